@@ -1,0 +1,1 @@
+"""voxlab: discrete audio experiments."""

@@ -1,0 +1,141 @@
+"""Table cells to utterances and back: token text, lists of codes, audio bytes; with a reason for every bad cell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from voxlab import audio
+from voxlab.codecs import layouts
+from voxlab.codecs.base import CodecInfo, Codes, item_seed
+from voxlab.codecs.translate import Utterance
+
+AUDIO_FORMATS = ("float32", "flac", "none")
+AUDIO_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass
+class Cells:
+    """What a column of cells holds: the good rows as utterances, the others by reason; notes on repaired rows."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+
+def read_token_cells(
+    cells: Sequence, info: CodecInfo, *, layout: str, partial_tail: str, seed: int, max_seconds: float
+) -> Cells:
+    """Parse cells that hold one utterance's codes each.
+
+    Args:
+        cells: per row a text in `layout`, a list of `num_codebooks` lists of ints, or None.
+        info: the codec that wrote the codes.
+        layout: order of tokens in a text, see `layouts`.
+        partial_tail: "error" or "drop", for a text whose last group is cut short.
+        seed: see `base.item_seed`.
+        max_seconds: longer utterances are refused (`too_long`).
+    """
+    found = Cells()
+    for row, cell in enumerate(cells):
+        try:
+            codes, note = _parse(cell, info, layout, partial_tail)
+        except layouts.LayoutError as error:
+            found.errors[row] = error.code
+            continue
+        num_samples = int(codes.lengths[0]) * info.hop_length
+        if num_samples > max_seconds * info.sample_rate:
+            found.errors[row] = f"too_long:{num_samples / info.sample_rate:.0f}s"
+            continue
+        if note:
+            found.notes[row] = note
+        found.utterances.append(Utterance(row, num_samples, codes=codes, seed=item_seed(seed, str(cell))))
+    return found
+
+
+def _parse(cell: object, info: CodecInfo, layout: str, partial_tail: str) -> tuple[Codes, str | None]:
+    if cell is None or isinstance(cell, str):
+        parsed = layouts.parse_tokens(cell, layout, num_levels=info.num_codebooks, partial_tail=partial_tail)
+        return _as_codes(parsed.levels), ", ".join(parsed.notes) or None
+    return _as_codes(_check_lists(cell, info)), None
+
+
+def _check_lists(cell: object, info: CodecInfo) -> list[np.ndarray]:
+    """Check a cell of plain lists against the codec: count of codebooks, equal lengths by stride, range."""
+    levels = [np.asarray(level, dtype=np.int64) for level in cell]  # type: ignore[attr-defined]
+    if not levels or any(level.ndim != 1 or level.size == 0 for level in levels):
+        raise layouts.LayoutError("empty_tokens", "the cell holds no codes")
+    if len(levels) != info.num_codebooks:
+        raise layouts.LayoutError(f"bad_codebooks:{len(levels)}", f"{info.name} has {info.num_codebooks} codebooks")
+    frames = {len(level) * stride for level, stride in zip(levels, info.strides, strict=True)}
+    if len(frames) != 1:
+        raise layouts.LayoutError("ragged_codes", f"codebook lengths {[len(level) for level in levels]}")
+    for number, level in enumerate(levels):
+        wrong = np.flatnonzero((level < 0) | (level >= info.codebook_size))
+        if wrong.size:
+            raise layouts.LayoutError(f"out_of_range:{level[wrong[0]]}@{wrong[0]}", f"codebook {number}")
+    return levels
+
+
+def _as_codes(levels: Sequence[np.ndarray]) -> Codes:
+    codebooks = tuple(torch.from_numpy(np.ascontiguousarray(level))[None] for level in levels)
+    return Codes(codebooks, torch.tensor([codebooks[-1].shape[-1]]))
+
+
+def read_audio_cells(cells: Sequence, info: CodecInfo, *, max_seconds: float) -> Cells:
+    """Decode cells that hold a complete audio file each (bytes, or a struct with `bytes`), at the codec's rate."""
+    found = Cells()
+    for row, cell in enumerate(cells):
+        data = cell["bytes"] if isinstance(cell, dict) else cell
+        if not data:
+            found.errors[row] = "null_audio"
+            continue
+        try:
+            wav = audio.to_mono(audio.decode_audio_bytes(data, info.sample_rate)).expand(info.channels, -1)
+        except ValueError as error:
+            found.errors[row] = str(error)
+            continue
+        if wav.shape[-1] > max_seconds * info.sample_rate:
+            found.errors[row] = f"too_long:{wav.shape[-1] / info.sample_rate:.0f}s"
+            continue
+        found.utterances.append(Utterance(row, wav.shape[-1], wav=wav))
+    return found
+
+
+def audio_type(audio_format: str) -> pa.DataType:
+    """Return the Arrow type of a stored waveform: raw float32 bytes, or `datasets`' Audio struct."""
+    return pa.binary() if audio_format == "float32" else AUDIO_STRUCT
+
+
+def audio_cells(wavs: Sequence[Tensor | None], audio_format: str, sample_rate: int) -> pa.Array:
+    """Store waveforms (C, T): little-endian float32, channels interleaved, or FLAC 16 bit in a struct."""
+    if audio_format == "float32":
+        cells = [None if wav is None else audio.encode_float32(wav) for wav in wavs]
+    else:
+        files = [None if wav is None else audio.encode_flac(wav, sample_rate) for wav in wavs]
+        cells = [None if data is None else {"bytes": data, "path": None} for data in files]
+    return pa.array(cells, audio_type(audio_format))
+
+
+def codes_type(info: CodecInfo) -> pa.DataType:
+    """Return the Arrow type of stored codes: token text for hierarchical codecs, else list<list<int16>>."""
+    if len(set(info.strides)) > 1:
+        return pa.string()
+    return pa.list_(pa.list_(pa.int16() if info.codebook_size <= 2**15 else pa.int32()))
+
+
+def code_cells(all_codes: Sequence[Codes | None], info: CodecInfo) -> pa.Array:
+    """Store codes, one cell an utterance: codebooks x frames, or the mini-omni text for SNAC."""
+    kind = codes_type(info)
+    if pa.types.is_string(kind):
+        return pa.array([None if codes is None else _spell(codes) for codes in all_codes], kind)
+    return pa.array(
+        [None if codes is None else [book[0].numpy() for book in codes.codebooks] for codes in all_codes], kind
+    )
+
+
+def _spell(codes: Codes) -> str:
+    return layouts.format_tokens([book[0].numpy() for book in codes.codebooks])

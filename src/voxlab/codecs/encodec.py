@@ -1,0 +1,352 @@
+"""EnCodec: 24 kHz mono (causal) and 48 kHz stereo (1 s segments), 2 to 32 codebooks by bandwidth.
+
+Runs on transformers' EncodecModel or on the `encodec` package: same weights, same codes bit for bit. The published
+weights and the package are CC BY-NC 4.0.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from voxlab.codecs import weights as weight_files
+from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, length_mask, pad_rows, stack, unstack
+from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
+from voxlab.errors import UserError
+
+MONO_24KHZ: dict[str, Any] = {
+    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
+    "sampling_rate": 24000,
+    "audio_channels": 1,
+    "normalize": False,
+    "chunk_length_s": None,
+    "overlap": None,
+    "use_causal_conv": True,
+    "norm_type": "weight_norm",
+    "upsampling_ratios": [8, 5, 4, 2],
+    "codebook_size": 1024,
+}
+STEREO_48KHZ: dict[str, Any] = MONO_24KHZ | {
+    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+    "sampling_rate": 48000,
+    "audio_channels": 2,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "use_causal_conv": False,
+    "norm_type": "time_group_norm",
+}
+BACKENDS, TAILS = ("transformers", "encodec"), ("reference", "zeros")
+REFLECTED_FRAMES = 8  # shorter items reflect into their own padding at the left edge: batched with their equals only
+
+
+class Encodec:
+    """EnCodec: hop 320, 1024 entries, codes of a lower bandwidth a prefix of a higher one.
+
+    Args:
+        weights: hub id, folder with config.json and model.safetensors (transformers), or "random".
+        bandwidth: kbit/s; 24 kHz: 1.5 3 6 12 24 for 2 4 8 16 32 codebooks; 48 kHz: 3 6 12 24 for 2 4 8 16.
+        sample_rate: 24000 or 48000 where `weights` is "random"; else None, or the rate that the weights must have.
+        backend: transformers or encodec (the package, extra `encodec`).
+        tail: "reference" encodes as the package does (it reflects the last samples), batching equal lengths only;
+            "zeros" pads with silence to a whole frame, which lets any lengths share a batch (24 kHz only).
+        dtype: float32 (default); bfloat16 and float16 change most codes.
+        compile: not available, see Raises.
+        max_seconds: longer items are refused: EnCodec's LSTM allows no exact chunks.
+        random_seed: seed of the weights where `weights` is "random".
+
+    Raises:
+        UserError: an argument is unknown or does not fit the weights; or compile=True, which gains nothing here: the
+            LSTM is a library call already and the padding of the convolutions depends on the data.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: str = "facebook/encodec_24khz",
+        bandwidth: float = 6.0,
+        sample_rate: int | None = None,
+        backend: str = "transformers",
+        tail: str = "reference",
+        dtype: str = "float32",
+        compile: bool = False,
+        max_seconds: float = 600.0,
+        random_seed: int = 0,
+    ) -> None:
+        for key, word, allowed in (("backend", backend, BACKENDS), ("tail", tail, TAILS)):
+            if word not in allowed:
+                raise UserError(f"codec encodec: {key}={word!r} is unknown; allowed: {', '.join(allowed)}")
+        if compile:
+            raise UserError("codec encodec: compile=true gains nothing here (LSTM, data-dependent padding); set false")
+        if sample_rate not in (None, 24000, 48000):
+            raise UserError(f"codec encodec: sample_rate={sample_rate}; allowed: 24000, 48000 or null")
+        self.weights, self.bandwidth, self.sample_rate, self.backend = weights, bandwidth, sample_rate, backend
+        self.tail, self.dtype, self.max_seconds = tail, check_dtype(dtype, "encodec"), max_seconds
+        self.random_seed, self.device = random_seed, torch.device("cpu")
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        if self.weights == weight_files.RANDOM:
+            return {}
+        return weight_files.resolve(self.weights, ["config.json", "model.safetensors"], codec="encodec")
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        published = STEREO_48KHZ if self.sample_rate == 48000 else MONO_24KHZ
+        config = published | (json.loads(self._files["config.json"].read_text()) if self._files else {})
+        if self.sample_rate not in (None, config["sampling_rate"]):
+            raise UserError(
+                f"codec encodec: sample_rate={self.sample_rate}, but '{self.weights}' holds a model of "
+                f"{config['sampling_rate']} Hz. Set codec.sample_rate=null or another codec.weights."
+            )
+        if self.tail == "zeros" and not config["use_causal_conv"]:
+            raise UserError("codec encodec: tail=zeros works with the causal 24 kHz model only; set tail=reference")
+        if self.bandwidth not in config["target_bandwidths"]:
+            raise UserError(f"codec encodec: bandwidth={self.bandwidth}; allowed: {config['target_bandwidths']} kbit/s")
+        return config
+
+    @cached_property
+    def info(self) -> CodecInfo:
+        """Describe the codec from its config file."""
+        identity = (
+            weight_files.weights_id(self._files) if self._files else weight_files.random_id("encodec", self.random_seed)
+        )
+        hop, size = math.prod(self._config["upsampling_ratios"]), self._config["codebook_size"]
+        rate = self._config["sampling_rate"]
+        books = int(self.bandwidth * 1000 // (math.log2(size) * math.ceil(rate / hop)))
+        channels = self._config["audio_channels"]
+        return CodecInfo("encodec", rate, channels, hop, books, size, (1,) * books, identity)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what changes the bytes of results; loads no model."""
+        return {
+            "name": "encodec",
+            "weights_id": self.info.weights_id,
+            "num_codebooks": self.info.num_codebooks,
+            "bandwidth": self.bandwidth,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "compile": False,
+            "tail": self.tail,
+            "packages": {self.backend: package_version(self.backend, "encodec", extra="encodec")},
+        }
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to `device`; loads the weights and folds weight norm away on the first call."""
+        self.device = torch.device(device)
+        self._model.to(self.device)
+        return self
+
+    @cached_property
+    def _model(self) -> Any:
+        package_version(self.backend, "encodec", extra="encodec")
+        assert self.info.num_codebooks  # config and bandwidth are checked before loading
+        model = self._load_transformers()
+        if self.backend == "encodec":
+            model = to_package(model)
+        model.encoder.to(self.dtype)
+        model.decoder.to(self.dtype)  # the quantizer stays float32: rounded distances would pick other codes
+        return fold_weight_norm(model).eval().requires_grad_(False).to(self.device)
+
+    def _load_transformers(self) -> Any:
+        from transformers import EncodecConfig, EncodecModel
+
+        if self._files:
+            return EncodecModel.from_pretrained(str(self._files["config.json"].parent), local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_seed)
+            model = EncodecModel(EncodecConfig(**self._config))
+        return fill_codebooks(model, self.random_seed)
+
+    @cached_property
+    def _segment(self) -> tuple[int, int] | None:
+        """Samples of a segment and from one segment to the next; None where the model takes whole signals."""
+        if self._config["chunk_length_s"] is None:
+            return None
+        length = int(self._config["chunk_length_s"] * self.info.sample_rate)
+        return length, max(1, int((1 - self._config["overlap"]) * length))
+
+    def _segments(self, num_samples: int) -> list[tuple[int, int]]:
+        """Return (offset, length) in samples of each segment of a signal."""
+        if self._segment is None:
+            return [(0, num_samples)]
+        length, stride = self._segment
+        return [(offset, min(length, num_samples - offset)) for offset in range(0, num_samples, stride)]
+
+    def encode(self, wav: Tensor, lengths: Tensor) -> Codes:
+        """Encode wav (B, C, T) float32 to ceil(samples / 320) frames per segment, segments joined in time.
+
+        Raises:
+            ValueError: wrong shape or lengths, or an item beyond `max_seconds`.
+        """
+        lengths = check_wav(wav, lengths, self.info)
+        self._check_duration(lengths)
+        rows: list[list[Tensor]] = [[] for _ in wav]
+        scales: list[list[Tensor]] = [[] for _ in wav]
+        with exact_inference(self.device, self.dtype):
+            for items, offset, count in self._encode_groups(lengths):
+                part = wav[items, :, offset : offset + count].to(self.device, torch.float32)
+                if self.tail == "zeros":
+                    valid = length_mask(lengths[items], part.shape[-1], self.device)[:, None]
+                    part = nn.functional.pad(part * valid, (0, -count % self.info.hop_length))
+                codes, scale = self._encode_segment(part)
+                for row, item in enumerate(items):
+                    frames = math.ceil(min(count, int(lengths[item]) - offset) / self.info.hop_length)
+                    rows[item].append(codes[row, :, :frames])
+                    scales[item].append(scale[row])
+        joined = [torch.cat(parts, dim=-1) for parts in rows]
+        frames = torch.tensor([row.shape[-1] for row in joined])
+        loudness = pad_rows([torch.cat(parts) for parts in scales]) if self._config["normalize"] else None
+        return unstack(pad_rows(joined), frames, lengths, loudness)
+
+    def _encode_groups(self, lengths: Tensor) -> Iterator[tuple[list[int], int, int]]:
+        """Yield (items, offset, samples) of segments that may share a batch without changing each other."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        short = (REFLECTED_FRAMES - 1) * self.info.hop_length
+        for item, num_samples in enumerate(lengths.tolist()):
+            for offset, count in self._segments(num_samples):
+                shared = self.tail == "zeros" and count > short
+                groups.setdefault((offset, 0 if shared else count), []).append(item)
+        for (offset, count), items in groups.items():
+            yield items, offset, count or int(lengths[items].max())
+
+    def _encode_segment(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (B, C, T) to codes (B, K, N) and loudness factors (B, 1), all ones where the model has none."""
+        scale = torch.ones(len(wav), 1, device=self.device)
+        if self._config["normalize"]:
+            mono = wav.mean(dim=1, keepdim=True)
+            scale = mono.pow(2).mean(dim=2).sqrt() + 1e-8
+            wav = wav / scale[:, :, None]
+        latents = self._model.encoder(wav.to(self.dtype)).float()
+        if self.backend == "transformers":
+            codes = self._model.quantizer.encode(latents, self.bandwidth)
+        else:
+            codes = self._model.quantizer.encode(latents, self._model.frame_rate, self.bandwidth)
+        return codes.transpose(0, 1).cpu(), scale.cpu()
+
+    def decode(self, codes: Codes, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Decode to wav (B, C, T) on the codec's device, zero past each end; EnCodec has no noise, seeds are unused.
+
+        Raises:
+            ValueError: a code out of range, or (48 kHz) no `num_samples` or `scales`, which give the segments.
+        """
+        check_codes(codes, self.info)
+        hop = self.info.hop_length
+        lengths = codes.lengths * hop
+        if self._segment is not None and (codes.num_samples is None or codes.scales is None):
+            raise ValueError("encodec 48 kHz: codes need num_samples and scales to be cut into segments")
+        if codes.num_samples is not None:
+            lengths = torch.minimum(lengths, codes.num_samples)
+        books = stack(codes).to(self.device)
+        parts: list[list[Tensor]] = [[] for _ in lengths]
+        with exact_inference(self.device, self.dtype):
+            for items, index, starts, frames in self._decode_groups(codes):
+                cut = torch.stack([books[i, :, at : at + frames] for i, at in zip(items, starts, strict=True)])
+                wav = self._decode_segment(cut)
+                for row, item in enumerate(items):
+                    factor = 1.0 if codes.scales is None else codes.scales[item, index].to(self.device)
+                    parts[item].append(wav[row] * factor)
+            stride = self._segment[1] if self._segment else 1
+            whole = [overlap_add(rows, stride)[:, : int(n)] for rows, n in zip(parts, lengths, strict=True)]
+        return pad_rows(whole), lengths
+
+    def _decode_groups(self, codes: Codes) -> Iterator[tuple[list[int], int, list[int], int]]:
+        """Yield (items, segment index, first frames, frames) of segments that may share a batch."""
+        groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        for item, total in enumerate(codes.lengths.tolist()):
+            start = 0
+            for index, frames in enumerate(self._segment_frames(codes, item, total)):
+                alone = self._segment is not None or frames < REFLECTED_FRAMES
+                groups.setdefault((index, frames if alone else 0), []).append((item, start, frames))
+                start += frames
+        for (index, _), members in groups.items():
+            items, starts = [m[0] for m in members], [m[1] for m in members]
+            yield items, index, starts, max(m[2] for m in members)
+
+    def _segment_frames(self, codes: Codes, item: int, total: int) -> list[int]:
+        if self._segment is None or codes.num_samples is None:
+            return [total]
+        segments = self._segments(int(codes.num_samples[item]))
+        frames = [math.ceil(count / self.info.hop_length) for _, count in segments]
+        if sum(frames) != total:
+            raise ValueError(f"encodec: item {item} has {total} frames; its num_samples asks for {sum(frames)}")
+        return frames
+
+    def _decode_segment(self, codes: Tensor) -> Tensor:
+        latents = self._model.quantizer.decode(codes.transpose(0, 1))
+        return self._model.decoder(latents.to(self.dtype)).float()
+
+    def _check_duration(self, lengths: Tensor) -> None:
+        longest = int(lengths.max()) / self.info.sample_rate
+        if longest > self.max_seconds:
+            raise ValueError(
+                f"encodec: an item of {longest:.1f} s; allowed are {self.max_seconds} s, since chunks would change the "
+                "codes (LSTM) and memory grows with length. Cut the audio, or raise codec.max_seconds."
+            )
+
+
+def overlap_add(parts: Sequence[Tensor], stride: int) -> Tensor:
+    """Join (C, T_s) segments that start `stride` samples apart; each position is their mean under triangle weights.
+
+    Source: the rule of the `encodec` package (Défossez et al. 2022): weights of every segment come from the first.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first, last = parts[0].shape[-1], parts[-1].shape[-1]
+    ramp = torch.linspace(0, 1, first + 2, device=parts[0].device)[1:-1]
+    weight = 0.5 - (ramp - 0.5).abs()
+    total = stride * (len(parts) - 1) + last
+    wav, weights = parts[0].new_zeros(parts[0].shape[0], total), weight.new_zeros(total)
+    for index, part in enumerate(parts):
+        at, count = index * stride, part.shape[-1]
+        wav[:, at : at + count] += weight[:count] * part
+        weights[at : at + count] += weight[:count]
+    return wav / weights
+
+
+def to_package(model: Any) -> Any:
+    """Rebuild a transformers EncodecModel as one of the `encodec` package: same tensors in the same order."""
+    from encodec.model import EncodecModel
+    from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+    from encodec.quantization.vq import ResidualVectorQuantizer
+
+    config = model.config
+    shape = {
+        "channels": config.audio_channels,
+        "dimension": config.hidden_size,
+        "n_filters": config.num_filters,
+        "ratios": config.upsampling_ratios,
+        "norm": config.norm_type,
+        "causal": config.use_causal_conv,
+    }
+    quantizer = ResidualVectorQuantizer(config.codebook_dim, config.num_quantizers, config.codebook_size)
+    rest = (config.target_bandwidths, config.sampling_rate, config.audio_channels, config.normalize)
+    package = EncodecModel(SEANetEncoder(**shape), SEANetDecoder(**shape), quantizer, *rest, config.chunk_length_s)
+    for part in ("encoder", "decoder", "quantizer"):
+        target = getattr(package, part)
+        values = getattr(model, part).state_dict().values()
+        target.load_state_dict(dict(zip(target.state_dict(), values, strict=True)))
+    return package
+
+
+@torch.no_grad()
+def fill_codebooks(model: Any, seed: int) -> Any:
+    """Give an untrained transformers EncodecModel codebooks spread like its latents; fresh ones hold zeros only.
+
+    Also moves the mean of the latents into the last bias: distances around a large common mean would be rounded away.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wav = torch.randn(1, model.config.audio_channels, model.config.sampling_rate, generator=generator)
+    latents = model.encoder(wav * torch.linspace(0, 0.3, wav.shape[-1]))[0]
+    model.encoder.layers[-1].conv.bias.sub_(latents.mean(dim=-1))
+    std = latents.std(dim=-1)
+    for layer in model.quantizer.layers:
+        book = layer.codebook
+        book.embed.copy_(torch.randn(book.embed.shape, generator=generator) * std)
+        book.embed_avg.copy_(book.embed)
+        book.cluster_size.fill_(1)
+    return model

@@ -1,0 +1,105 @@
+"""Where weights come from: a hub id, a folder, a file, or the explicit word `random`; and their hash.
+
+Used by every codec. A local path always wins over the hub; `random` is never a fallback.
+"""
+
+import functools
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from voxlab.errors import UserError
+
+RANDOM = "random"
+logger = logging.getLogger(__name__)
+
+
+def resolve(weights: str, names: Sequence[str], optional: Sequence[str] = (), *, codec: str) -> dict[str, Path]:
+    """Find the files of a model, in a local folder or on the hub (its cache when offline).
+
+    Args:
+        weights: hub id ("owner/name") or a folder.
+        names: file names that must exist.
+        optional: file names that are used where present.
+        codec: word for error messages.
+
+    Returns:
+        file name -> path, in the order of `names` then `optional`.
+
+    Raises:
+        UserError: a file is missing; says which one, where it was looked for, and the key to set.
+    """
+    folder = Path(weights).expanduser()
+    if folder.exists():
+        return _in_folder(folder, names, optional, codec)
+    if _is_path(weights):
+        raise _missing(codec, weights, names[0], f"{folder} does not exist")
+    return _on_hub(weights, names, optional, codec)
+
+
+def _in_folder(folder: Path, names: Sequence[str], optional: Sequence[str], codec: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise _missing(codec, str(folder), names[0], f"{folder} is a file; a folder is needed")
+    for name in names:
+        if not (folder / name).is_file():
+            raise _missing(codec, str(folder), name, f"{folder} holds {sorted(p.name for p in folder.iterdir())[:12]}")
+    return {name: folder / name for name in [*names, *optional] if (folder / name).is_file()}
+
+
+def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], codec: str) -> dict[str, Path]:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    found: dict[str, Path] = {}
+    for name in [*names, *optional]:
+        try:
+            found[name] = Path(hf_hub_download(repo, name))
+        except (OSError, ValueError, EntryNotFoundError) as error:
+            if name in optional:
+                continue
+            reason = f"looked in {constants.HF_HUB_CACHE} and on the hub ({type(error).__name__})"
+            raise _missing(codec, repo, name, reason) from error
+    return found
+
+
+def _is_path(weights: str) -> bool:
+    return weights.startswith((".", "/", "~")) or weights.count("/") != 1 or Path(weights).suffix == ".safetensors"
+
+
+def _missing(codec: str, weights: str, name: str, reason: str) -> UserError:
+    return UserError(
+        f"codec {codec}: {name} not found for weights '{weights}': {reason}.\n"
+        f"Allowed: a hub id, a local folder or file, or random (untrained, for tests).\n"
+        f"Set codec.weights=<folder or hub id>; on a machine without network, copy the files there first."
+    )
+
+
+def weights_id(files: Mapping[str, Path]) -> str:
+    """Return "sha256:<16 hex>": of the file itself, or of the file hashes in name order where there are several."""
+    digests = [_file_digest(files[name]) for name in sorted(files)]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return f"sha256:{digest[:16]}"
+
+
+def random_id(codec: str, seed: int) -> str:
+    """Return "random:<seed>" and warn, once per codec and seed."""
+    _warn_random(codec, seed)
+    return f"random:{seed}"
+
+
+@functools.cache
+def _warn_random(codec: str, seed: int) -> None:
+    logger.warning("codec %s has RANDOM weights (seed %d): its codes and audio mean nothing", codec, seed)
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file; size and mtime are part of the cache key only, so that a rewritten file is hashed again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

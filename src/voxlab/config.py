@@ -1,0 +1,290 @@
+"""The command line's configuration: typed schemas, resolvers, the recipe search path, and errors as short messages.
+
+Imported by main.py before anything else, so help, completion and typos answer without torch.
+"""
+
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from voxlab import messages
+from voxlab.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+_VERBOSE = "VOXLAB_FULL_ERROR"
+
+
+class JobError(Exception):
+    """A job stopped and has reported why; the process only has to end with `exit_code`."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+class Stage(StrEnum):
+    """What a training task does."""
+
+    fit = "fit"
+    test = "test"
+    generate = "generate"
+
+
+class Input(StrEnum):
+    """What convert starts from."""
+
+    tokens = "tokens"
+    text = "text"
+    audio = "audio"
+
+
+class AudioFormat(StrEnum):
+    """How convert stores audio."""
+
+    float32 = "float32"
+    flac = "flac"
+    none = "none"
+
+
+class PartialTail(StrEnum):
+    """What to do with a token text whose last group is cut short."""
+
+    error = "error"
+    drop = "drop"
+
+
+class Part(StrEnum):
+    """Part of the body that a motion tokenizer is trained on."""
+
+    upper = "upper"
+    hands = "hands"
+    lower = "lower"
+    face = "face"
+
+
+# Every field is MISSING: a default here would reset what config.yaml and the groups have set before (values live in
+# YAML), and a default of None would erase the chosen option of a group.
+@dataclass
+class Config:
+    """Root keys of every run."""
+
+    stage: Stage = MISSING
+    seed: int = MISSING
+    name: str | None = MISSING
+    tags: list[str] = MISSING
+    device: str = MISSING
+    resume: str | None = MISSING
+    ckpt: str | None = MISSING
+    dry_run: bool = MISSING
+    task: Any = MISSING
+    data: Any = MISSING
+    source: Any = MISSING
+    codec: Any = MISSING
+    features: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    optim: Any = MISSING
+    logger: Any = MISSING
+    trainer: Any = MISSING
+
+
+@dataclass
+class ConvertConfig(Config):
+    """Root keys of task=convert."""
+
+    input: Input = MISSING
+    out: str = MISSING
+    audio_format: AudioFormat = MISSING
+    partial_tail: PartialTail = MISSING
+    max_seconds: float = MISSING
+    unit_rows: int = MISSING
+    max_batch_seconds: float | None = MISSING
+    tts_batch_size: int = MISSING
+    max_bad_fraction: float = MISSING
+    restart: bool = MISSING
+    tts: Any = MISSING
+
+
+@dataclass
+class ExtractConfig(Config):
+    """Root keys of task=extract."""
+
+    out: str = MISSING
+    max_bad_fraction: float = MISSING
+
+
+@dataclass
+class TrainTokenizerConfig(Config):
+    """Root keys of task=train_tokenizer."""
+
+    part: Part | None = MISSING
+
+
+@dataclass
+class LaughterConfig(Config):
+    """Root keys of task=laughter."""
+
+    shift: int = MISSING
+
+
+@dataclass
+class A2gConfig(Config):
+    """Root keys of task=a2g: the run-wide ones."""
+
+
+SCHEMAS: dict[str, type[Config]] = {
+    "convert": ConvertConfig,
+    "extract": ExtractConfig,
+    "train_tokenizer": TrainTokenizerConfig,
+    "laughter": LaughterConfig,
+    "a2g": A2gConfig,
+}
+
+
+class Recipes(SearchPathPlugin):
+    """Makes recipes/experiment/*.yaml options of the group `experiment`, from any working directory."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the recipes folder."""
+        search_path.append("recipes", f"file://{ROOT / 'recipes'}")
+
+
+def register() -> None:
+    """Make schemas, resolvers and recipes known to Hydra; may be called again."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for task, schema in SCHEMAS.items():
+        store.store(name=f"schema_{task}", node=schema, package="_global_")
+    Plugins.instance().register(Recipes)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "tty": sys.stderr.isatty,
+        "by_rank": lambda first, others: first if _rank() == 0 else others,
+        "subdir": lambda dry_run: None if dry_run or _rank() else ".hydra",
+        "run_dir": run_dir,
+        "sweep_dir": sweep_dir,
+        "log_file": log_file,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def run_stamp() -> str:
+    """Return launch time and four random digits, the same on all ranks, nodes and elastic restarts."""
+    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return stamp
+    from torch.distributed import TCPStore
+
+    # The launcher's agent keeps this store: the first rank to arrive writes the stamp, the others read it.
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return store.compare_set("run_stamp", "", stamp).decode()
+
+
+def run_dir(stamp: str, *, _root_: DictConfig) -> str:
+    """Return the run folder; evaluated before Hydra creates it, so what can't run leaves no folder behind.
+
+    Raises:
+        UserError: no task is chosen, it is not part of this version, or there is no run to resume.
+    """
+    choices = _choices(_root_)
+    if choices.get("task") is None:
+        raise UserError(messages.overview(ROOT / "conf"))
+    _refuse_planned(_root_, choices)
+    if _root_.dry_run:
+        return "."  # exists already: a dry run writes nothing
+    if _root_.resume is None:
+        return f"outputs/{choices['task']}/{stamp}"
+    if not (Path(_root_.resume) / "config.yaml").is_file():
+        raise UserError(messages.no_such_run(_root_.resume))
+    return _root_.resume
+
+
+def sweep_dir(stamp: str, *, _root_: DictConfig) -> str:
+    """Return the folder of a sweep; evaluated once for the whole (its task unknown if swept) and for every job."""
+    choices = _choices(_root_)
+    _refuse_planned(_root_, choices)
+    if _root_.resume is not None or _root_.dry_run:
+        raise UserError(
+            "resume and dry_run concern one run, not a sweep (-m).\nTo go on with a sweep, run it again "
+            "with hydra.sweep.dir=<its folder>: finished jobs are skipped."
+        )
+    return f"outputs/{choices.get('task') or 'sweep'}/{stamp}"
+
+
+def log_file(*, _root_: DictConfig) -> str:
+    """Return this rank's log file in the run folder; a dry run has none."""
+    return os.devnull if _root_.dry_run else f"{_root_.hydra.runtime.output_dir}/rank{_rank()}.log"
+
+
+def _choices(root: DictConfig) -> dict[str, str | None]:
+    """Return group -> chosen option."""
+    return {str(key): value for key, value in root.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
+
+
+def _refuse_planned(root: DictConfig, choices: dict[str, str | None]) -> None:
+    targets = {}
+    for group in sorted(choices, key=lambda group: group != "task"):
+        node, option = group.rpartition("@")[2], choices[group]
+        if option is not None and node in root and not OmegaConf.is_missing(root, node):
+            targets[group] = (option, OmegaConf.select(root, f"{node}._target_"))
+    messages.refuse_planned(ROOT / "conf", targets)
+
+
+def launch(main: Callable[[], Any]) -> None:
+    """Run the decorated main; errors of the command line become a few lines and the right exit code.
+
+    0 done, 1 a bug or a sweep with failed jobs, 2 the user's to fix, 3 too many bad items, 130 interrupted.
+    """
+    # Hydra's flags may stand anywhere; its parser wants all settings behind them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
+    # Makes Hydra raise its errors instead of printing them; whoever has set it gets every frame.
+    os.environ.setdefault(_VERBOSE, "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else "")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
+        messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
+        main()
+    except (Exception, KeyboardInterrupt) as error:
+        stop(error)
+
+
+def stop(error: BaseException) -> NoReturn:
+    """Tell the user what went wrong, unless that is done, and end the process."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; the same command with resume=<run folder> goes on", file=sys.stderr)
+        sys.exit(130)
+    if isinstance(error, JobError):
+        sys.exit(error.exit_code)
+    message = user_message(error)
+    if message is None or os.environ.get(_VERBOSE):
+        traceback.print_exception(error)
+    elif _rank() == 0:
+        print(message, file=sys.stderr)
+    sys.exit(1 if message is None else getattr(error, "exit_code", 2))
+
+
+def user_message(error: BaseException) -> str | None:
+    """Return what to tell the user about a mistake in the command line or the configuration; None for a bug."""
+    known = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
+    return messages.explain(error, SCHEMAS) if known else None

@@ -1,0 +1,13 @@
+"""Errors that are the user's to fix: printed as one message, without a traceback, with an exit code of their own."""
+
+
+class UserError(Exception):
+    """A wrong setting, a missing file or a foreign folder: says what was found, what is allowed and what to type next."""
+
+    exit_code = 2
+
+
+class TooManyBadItems(UserError):
+    """Bulk work ran to its end, but more items failed than `max_bad_fraction` allows."""
+
+    exit_code = 3

@@ -1,0 +1,166 @@
+"""What the command line says: the list of tasks, hints for typos, and what is planned but not part of this version.
+
+Plain text and exceptions only, no Hydra: `config.py` decides when something is said.
+"""
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from voxlab.errors import UserError
+
+_MAX_LINES = 6
+_NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$[A-Z]+")
+
+
+def overview(conf: Path) -> str:
+    """List the tasks with an example command each, from the comments that open conf/task/*.yaml."""
+    lines = [f"voxlab {version()}: choose a task (python main.py --help has all options)", ""]
+    paths = sorted((conf / "task").glob("*.yaml"), key=lambda path: (not _runs(path), path.stem))
+    for path in paths:
+        about, example = re.findall(r"^# (?!@)(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[:2]
+        planned = "" if _runs(path) else " (planned)"
+        lines += [f"{path.stem}{planned}: {about}", f"    {example}"]
+    return "\n".join([*lines, "", "A first run without any data: python main.py experiment=quickstart"])
+
+
+def version() -> str:
+    """Return the installed version of voxlab."""
+    return metadata.version("voxlab")
+
+
+def exists(target: str) -> bool:
+    """Tell whether the module of a dotted `_target_` can be found, without importing the module itself."""
+    try:
+        return importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _targets(path: Path) -> list[str]:
+    return re.findall(r"^ *_target_: (voxlab\.\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _runs(path: Path) -> bool:
+    return all(exists(target) for target in _targets(path))
+
+
+def refuse_planned(conf: Path, targets: Mapping[str, tuple[str, str | None]]) -> None:
+    """Stop when a chosen option names code that this version does not have.
+
+    Args:
+        conf: the configuration folder, to name the options that do run.
+        targets: group -> (option, its `_target_`), in order of importance.
+
+    Raises:
+        UserError: names the option and what can be chosen instead.
+    """
+    for group, (option, target) in targets.items():
+        if target is None or not target.startswith("voxlab.") or exists(target):
+            continue
+        ready = [path.stem for path in sorted((conf / group.partition("@")[0]).glob("*.yaml")) if _runs(path)]
+        raise UserError(
+            f"{group}={option} is planned, not part of voxlab {version()}; this version runs: "
+            f"{', '.join(ready) or f'no {group} yet'}"
+        )
+
+
+def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[str]) -> None:
+    """Stop at `--key value` and `key value`, and say how they are written here.
+
+    Args:
+        arguments: the whole command line.
+        unknown: those that look like options but are none of Hydra's.
+        overrides: those that are taken for key=value.
+
+    Raises:
+        UserError: shows the corrected words.
+    """
+    wrong = next((word for word in unknown if word.startswith("-")), None)
+    if wrong is None:
+        wrong = next((word for word in overrides if "=" not in word and not word.startswith("~")), None)
+    if wrong is None:
+        return
+    key, equals, value = wrong.lstrip("-").partition("=")
+    following = arguments[arguments.index(wrong) + 1 :][:1]
+    if not equals:
+        value = following[0] if following and "=" not in following[0] and following[0][0] != "-" else "VALUE"
+    kind = "there is no such option" if wrong.startswith("-") else "this has no value"
+    raise UserError(
+        f"{wrong}: {kind}; settings are written key=value.\nWrite: python main.py {key.replace('-', '_')}={value}"
+    )
+
+
+def no_such_run(folder: str) -> str:
+    """Say that `folder` can't be resumed, and which runs could."""
+    runs = sorted(Path("outputs").glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)[-3:]
+    recent = ", ".join(str(path.parent) for path in runs) or "none here"
+    return f"resume={folder}: no run folder (it has no config.yaml).\nThe latest runs: {recent}"
+
+
+def explain(error: BaseException, schemas: Mapping[str, type]) -> str:
+    """Turn a user error, or one of Hydra's or OmegaConf's, into at most six lines that name the fix."""
+    causes = list(chain(error))
+    for cause in causes:
+        if isinstance(cause, UserError):
+            return str(cause)
+    for cause in causes:
+        if getattr(cause, "missing_cfg_file", None) and getattr(cause, "options", None) is not None:
+            return _no_option(str(getattr(cause, "missing_cfg_file")), list(getattr(cause, "options")))  # noqa: B009
+    for cause in causes:
+        parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
+        if isinstance(parent, Mapping) and "Key" in type(cause).__name__ + str(cause) and key not in parent:
+            return _no_key(str(getattr(cause, "full_key", None) or key), str(key), list(map(str, parent)), schemas)
+    return _shortened(causes)
+
+
+def explain_build(causes: list[BaseException]) -> str:
+    """Say why an object could not be made from its settings, given the chain of errors."""
+    for kind in (UserError, ImportError):
+        for cause in causes:
+            if isinstance(cause, kind):
+                return str(cause)
+    return _shortened(causes)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield `error` and what caused it, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _no_option(missing: str, options: list[str]) -> str:
+    group, _, option = missing.rpartition("/")
+    lines = [f"{group}={option}: there is no such option.{_did_you_mean(option, options)}"]
+    return "\n".join([*lines, f"Options of {group}: {', '.join(options)}"])
+
+
+def _no_key(full_key: str, key: str, siblings: list[str], schemas: Mapping[str, type]) -> str:
+    """Suggest a key of the same node; at the root, also one that only another task has."""
+    owners: dict[str, str] = {}
+    if full_key == key:
+        names = {task: schema.__dataclass_fields__ for task, schema in schemas.items()}
+        owners = {name: f"task={task}" for task, fields in names.items() for name in fields if name not in siblings}
+    if key in owners:
+        return f"{key}: no such key here; it is a key of {owners[key]}"
+    hint = _did_you_mean(key, [*siblings, *owners])
+    listed = ", ".join(sibling for sibling in siblings if sibling not in ("hydra", "_target_"))
+    return f"{full_key}: there is no such key.{hint}" + ("" if hint else f"\nKeys here: {listed}")
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
+    return f" Did you mean: {' or '.join(close)}?" if close else ""
+
+
+def _shortened(causes: list[BaseException]) -> str:
+    """Join the texts of an error and its cause, without repetition, object types and advice to add keys."""
+    lines: list[str] = []
+    for line in (line.strip() for cause in causes[:2] for line in str(cause).splitlines()):
+        if line not in ("", "None", *lines) and not _NOISE.match(line):
+            lines.append(line)
+    return "\n".join(lines[:_MAX_LINES])

@@ -1,0 +1,101 @@
+"""The ranks of a launch (python, torchrun, accelerate), the split of work over them, and process set-up."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+# Bulk work has no collective between start and end, so a rank may wait for the slowest one for days.
+_PATIENCE = timedelta(days=14)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that work together: `rank` in 0..world-1, and the torch device it drives."""
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes what all share."""
+        return self.rank == 0
+
+
+def launched(device: str = "auto") -> Ranks:
+    """Read the launcher's environment and join the process group when there is more than one rank.
+
+    Args:
+        device: "auto" takes the local rank's GPU, else the CPU; "cpu" or "cuda:1" are taken as they are.
+    """
+    import torch
+
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        device = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    if world > 1 and not torch.distributed.is_initialized():
+        # Only barriers and small Python objects travel, so gloo serves GPU ranks as well.
+        torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    return Ranks(rank, world, device)
+
+
+def barrier(ranks: Ranks) -> None:
+    """Wait until every rank has come here."""
+    if ranks.world > 1:
+        import torch.distributed
+
+        torch.distributed.barrier()
+
+
+def gather(ranks: Ranks, value: Item) -> list[Item]:
+    """Return every rank's (picklable) `value`, in rank order, on every rank."""
+    if ranks.world == 1:
+        return [value]
+    import torch.distributed
+
+    values: list[Any] = [None] * ranks.world
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def shutdown(ranks: Ranks) -> None:
+    """Leave the process group, if this launch has one."""
+    if ranks.world > 1:
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def split_work(groups: Sequence[Sequence[Item]], rank: int, world: int) -> list[Item]:
+    """Return the items that fall to `rank`, in order: whole groups first, the last few groups item by item.
+
+    A group (a file with its work units) goes to one rank as long as there is a group for every rank; the
+    `len(groups) % world` groups that remain are dealt out by item, so that no rank idles at the end.
+    """
+    whole = len(groups) - len(groups) % world
+    own = [item for group in groups[rank:whole:world] for item in group]
+    rest = [item for group in groups[whole:] for item in group]
+    return own + rest[rank::world]
+
+
+def keep_large_buffers() -> None:
+    """Let glibc reuse large CPU buffers instead of mapping fresh, zeroed pages for every activation.
+
+    Page faults otherwise take more time than the arithmetic once activations exceed 32 MB (SNAC decoding of 10 s
+    of speech: 2.6 against 7.4 times real time on two cores). No effect outside Linux with glibc.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -1,0 +1,161 @@
+"""What a run leaves behind about itself: command, code, packages, machine, and its status while and after it works.
+
+Rank 0 writes; everything is plain text or JSON in the run folder.
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from voxlab.parallel import Ranks
+from voxlab.storage import atomic_write_bytes, atomic_write_json, flatten
+
+
+def write_all(run_dir: Path, root: Path, config: str, ranks: Ranks, seed: int) -> None:
+    """Write the artefacts that describe a run, before its work starts.
+
+    Args:
+        run_dir: the run folder.
+        root: the source checkout whose git state is recorded.
+        config: the resolved configuration as YAML.
+        ranks: this process among its peers.
+        seed: seed of the run.
+    """
+    texts = {"config.yaml": config, "command.txt": command() + "\n", "packages.txt": packages(), **git_state(root)}
+    for name, text in texts.items():
+        atomic_write_bytes(run_dir / name, text.encode())
+    atomic_write_json(run_dir / "env.json", environment(ranks, seed))
+    (run_dir / "error.txt").unlink(missing_ok=True)
+    _keep_overrides(run_dir / ".hydra")
+
+
+def _keep_overrides(folder: Path) -> None:
+    """Copy overrides.yaml to overrides.<launch>.yaml: the next launch into this folder overwrites it."""
+    if (folder / "overrides.yaml").is_file():
+        launch = len(list(folder.glob("overrides.*.yaml"))) + 1
+        shutil.copyfile(folder / "overrides.yaml", folder / f"overrides.{launch}.yaml")
+
+
+def command() -> str:
+    """Return the shell line that started this run, its launcher included."""
+    line = shlex.join(sys.argv)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return f"python {line}"
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    launcher = f"torchrun --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', 1)}"
+    return f"{launcher} {f'--nnodes={nodes} ' if nodes > 1 else ''}{line}"
+
+
+def packages() -> str:
+    """Return the installed packages as `name==version` lines."""
+    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """Return the texts of git.txt (commit, branch, clean or not) and git.diff (tracked changes)."""
+    if not (root / ".git").exists():
+        return {"git.txt": "not a git checkout\n", "git.diff": ""}
+    commit, branch = _git(root, "rev-parse", "HEAD"), _git(root, "branch", "--show-current")
+    changed = _git(root, "status", "--porcelain")
+    text = f"commit {commit.strip() or 'none'}\nbranch {branch.strip() or 'detached'}\ndirty {bool(changed)}\n{changed}"
+    return {"git.txt": text, "git.diff": _git(root, "diff", "HEAD")}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # a container with the source but without git
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def environment(ranks: Ranks, seed: int) -> dict[str, Any]:
+    """Return what the machine is and how the run uses it."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpus": gpus,
+        "device": ranks.device,
+        "world": ranks.world,
+        "seed": seed,
+    }
+
+
+class Status:
+    """status.json of a run: running, then done, failed or interrupted; with times and the error.
+
+    Args:
+        run_dir: the run folder.
+        ranks: this process among its peers; rank 0 reports, and any rank that fails.
+    """
+
+    def __init__(self, run_dir: Path, ranks: Ranks) -> None:
+        self.path, self.ranks = run_dir / "status.json", ranks
+        self.started, self._clock = _now(), time.monotonic()
+        if ranks.is_first:
+            atomic_write_json(self.path, {"state": "running", "started": self.started})
+
+    def finish(self, state: str, error: str | None = None) -> None:
+        """Write how the run ended."""
+        if not self.ranks.is_first and state != "failed":
+            return
+        seconds = round(time.monotonic() - self._clock, 3)
+        times = {"started": self.started, "finished": _now(), "seconds": seconds}
+        atomic_write_json(self.path, {"state": state, **times, "error": error, "rank": self.ranks.rank})
+
+    def claim_error(self, text: str) -> bool:
+        """Write error.txt unless another rank has; returns whether this rank is the one that tells the user."""
+        try:
+            with (self.path.parent / "error.txt").open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+        return True
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def write_sweep_index(sweep_dir: Path) -> None:
+    """Write sweep.csv from the folders of the jobs: overrides, state, seconds, error and metrics of each."""
+    rows = [_job_row(path.parent) for path in sweep_dir.glob("*/status.json")]
+    rows.sort(key=lambda row: (len(row["job"]), row["job"]))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write_bytes(sweep_dir / "sweep.csv", text.getvalue().encode())
+
+
+def _job_row(job_dir: Path) -> dict[str, Any]:
+    status = json.loads((job_dir / "status.json").read_text(encoding="utf-8"))
+    row = {"job": job_dir.name, "overrides": "", "state": status["state"], "seconds": status.get("seconds")}
+    overrides = job_dir / ".hydra" / "overrides.yaml"
+    if overrides.is_file():
+        row["overrides"] = " ".join(line[2:] for line in overrides.read_text(encoding="utf-8").splitlines())
+    row["error"] = (status.get("error") or "").partition("\n")[0]
+    metrics = job_dir / "metrics.json"
+    if status["state"] == "done" and metrics.is_file():
+        row |= flatten(json.loads(metrics.read_text(encoding="utf-8")))
+    return row

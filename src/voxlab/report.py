@@ -1,0 +1,349 @@
+"""One self-contained HTML page from a run: facts, tables, audio players, plots; no scripts, no network, no other files.
+
+Builders return a `Section`; `write_report` puts them on a page. All text is escaped here, so callers pass it raw.
+"""
+
+import base64
+import html
+import io
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from voxlab.audio import Seconds, compute_duration, compute_num_samples, compute_spectrogram, encode_flac
+from voxlab.storage import atomic_write_bytes
+
+CARD = (3.3, 1.65)  # inches, the plots of a clip
+WIDE = (9.0, 2.5)  # inches, a plot that fills the page
+
+_DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
+_INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
+_LONG_FACT = 28  # characters; longer values take a whole line
+_NAVIGATION_FROM = 4  # titled sections that make a table of contents worth its room
+_MARGINS = (0.42, 0.7, 0.4, 0.08)  # inches left, right, below, above: fixed, so that time axes line up in a card
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a heading (may be empty) and trusted HTML made by one of the builders."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Audio with what to show beside it.
+
+    Args:
+        label: name of the clip.
+        wav: (C, T) float32; more than one channel plays as such.
+        sample_rate: Hz.
+        text: transcript or remark; "" for none.
+        plots: further PNG images, shown between spectrogram and player, e.g. `render_png(plot_codes(codes))`.
+    """
+
+    label: str
+    wav: Tensor
+    sample_rate: int
+    text: str = ""
+    plots: Sequence[bytes] = ()
+
+
+# ---- page ----------------------------------------------------------------------------------------------------------
+
+
+def write_report(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
+    """Write the page to `path`, atomically; equal input gives equal bytes.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
+    atomic_write_bytes(Path(path), render_report(title, subtitle, sections).encode())
+    return Path(path)
+
+
+def render_report(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """Return the page as one HTML text."""
+    titled = [(number, section) for number, section in enumerate(sections) if section.title]
+    links = "".join(f'<a href="#section-{number}">{_escape(section.title)}</a>' for number, section in titled)
+    navigation = f'<nav aria-label="Sections">{links}</nav>' if len(titled) >= _NAVIGATION_FROM else ""
+    body = "".join(_render_section(number, section) for number, section in enumerate(sections))
+    header = f'<p class="brand">voxlab</p><h1>{_escape(title)}</h1><p class="subtitle">{_escape(subtitle)}</p>'
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{_escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><header>{header}{navigation}</header>\n<main>\n{body}</main>\n"
+        "<footer>Made by voxlab. This page holds all it shows: it can be mailed or archived as one file.</footer>"
+        "</body></html>\n"
+    )
+
+
+def _render_section(number: int, section: Section) -> str:
+    heading = f"<h2>{_escape(section.title)}</h2>" if section.title else ""
+    return f'<section id="section-{number}">{heading}{section.body}</section>\n'
+
+
+def _escape(value: object) -> str:
+    # File names can hold lone surrogates (undecodable bytes), which no UTF-8 page may.
+    return html.escape(str(value).encode("utf-8", "backslashreplace").decode(), quote=True)
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+# ---- sections ------------------------------------------------------------------------------------------------------
+
+
+def notice(text: str, level: Literal["info", "warning"] = "warning") -> Section:
+    """Set a remark apart from the rest, e.g. that the weights are random."""
+    label = {"info": "Note", "warning": "Warning"}[level]
+    return Section("", f'<p class="notice {level}" role="note"><strong>{label}</strong> {_escape(text)}</p>')
+
+
+def facts(title: str, values: Mapping[str, Any]) -> Section:
+    """Show named values as tiles; long ones get a line of their own."""
+    return Section(title, f'<dl class="facts">{"".join(_fact(name, value) for name, value in values.items())}</dl>')
+
+
+def _fact(name: str, value: Any) -> str:
+    shown = _format(value)
+    kind = ' class="long"' if len(shown) > _LONG_FACT else ""
+    return f"<div{kind}><dt>{_escape(name)}</dt><dd>{_escape(shown)}</dd></div>"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Section:
+    """Show rows of values under their column names; columns of numbers align right, None shows as a dash.
+
+    Raises:
+        ValueError: a row has another number of values than there are columns.
+    """
+    lines = [list(row) for row in rows]
+    for number, line in enumerate(lines):
+        if len(line) != len(columns):
+            raise ValueError(f"row {number} has {len(line)} values for the {len(columns)} columns {list(columns)}")
+    right = [_is_numeric([line[index] for line in lines]) for index in range(len(columns))]
+    head = _row("th", columns, right)
+    body = "".join(_row("td", line, right) for line in lines)
+    content = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return Section(title, f'<div class="scroll" tabindex="0">{content}</div>')
+
+
+def _row(tag: str, values: Sequence[Any], right: Sequence[bool]) -> str:
+    kinds = [' class="number"' if number else "" for number in right]
+    cells = (f"<{tag}{kind}>{_escape(_format(value))}</{tag}>" for value, kind in zip(values, kinds, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, Real) and not isinstance(value, bool) for value in present)
+
+
+def _format(value: Any) -> str:
+    """Spell a value: 1234567 as 1,234,567; floats to four digits; None and empty collections as a dash."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_format(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(_format(item) for item in value) or "–"
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    if isinstance(value, Real):
+        number = float(value)
+        return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
+    return str(value)
+
+
+def bars(title: str, counts: Mapping[str, float]) -> Section:
+    """Show counts as horizontal bars, drawn to the largest.
+
+    Raises:
+        ValueError: a count is negative or not finite.
+    """
+    if any(not 0 <= count < math.inf for count in counts.values()):
+        raise ValueError(f"bars show finite counts >= 0, not {dict(counts)}")
+    largest = max(counts.values(), default=0) or 1
+    lines = (
+        f'<div><dt>{_escape(name)}</dt><dd><span class="bar" style="--share:{count / largest:.4f}"></span>'
+        f"<span>{_escape(_format(count))}</span></dd></div>"
+        for name, count in counts.items()
+    )
+    return Section(title, f'<dl class="bars">{"".join(lines)}</dl>')
+
+
+def code(text: str, title: str = "") -> Section:
+    """Show text as typed, e.g. a command or a configuration."""
+    return Section(title, f'<pre tabindex="0"><code>{_escape(text)}</code></pre>')
+
+
+def figure(title: str, image: Figure | bytes, caption: str = "") -> Section:
+    """Show a plot: a matplotlib figure or the bytes of a PNG.
+
+    Raises:
+        ValueError: the bytes are not a PNG.
+    """
+    data = render_png(image) if isinstance(image, Figure) else image
+    note = f"<figcaption>{_escape(caption)}</figcaption>" if caption else ""
+    return Section(title, f'<figure><div tabindex="0">{_image(data, caption or title)}</div>{note}</figure>')
+
+
+def _image(data: bytes, description: str) -> str:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) < 24:
+        raise ValueError("an image must be a PNG file; give a matplotlib Figure or the bytes of a PNG")
+    width, height = (size // 2 for size in struct.unpack(">II", data[16:24]))
+    source = _data_uri("image/png", data)
+    return f'<img src="{source}" width="{width}" height="{height}" alt="{_escape(description)}">'
+
+
+def players(title: str, clips: Sequence[Clip], *, max_duration: Seconds = 30.0, spectrograms: bool = True) -> Section:
+    """Show clips as cards with a player each.
+
+    Args:
+        title: heading of the section.
+        clips: what to play. A clip that can't be encoded (no samples, NaN) shows the reason in place of its player.
+        max_duration: longer clips are cut to this, and their card says so; keeps the page small.
+        spectrograms: draw what is played.
+    """
+    cards = "".join(_render_clip(clip, max_duration, spectrograms) for clip in clips)
+    return Section(title, f'<div class="clips">{cards}</div>')
+
+
+def _render_clip(clip: Clip, max_duration: Seconds, spectrogram: bool) -> str:
+    played = clip.wav[:, : compute_num_samples(max_duration, clip.sample_rate)]
+    plots = [_image(plot, f"Plot of {clip.label}") for plot in clip.plots]
+    try:
+        source = _data_uri("audio/flac", encode_flac(played, clip.sample_rate))
+        detail = _describe(clip, float(played.abs().max()))
+        label = _escape(f"Play {clip.label}")
+        player = f'<audio controls preload="metadata" src="{source}" aria-label="{label}"></audio>'
+    except ValueError as error:  # one bad clip must not cost the page
+        spectrogram, player, detail = False, "", f"can't be played ({_escape(error)})"
+    if spectrogram:
+        drawn = render_png(plot_spectrogram(played, clip.sample_rate))
+        plots.insert(0, _image(drawn, f"Spectrogram of {clip.label}"))
+    if played.shape[-1] < clip.wav.shape[-1]:
+        detail += f' · <strong class="cut">first {_format(max_duration)} s only</strong>'
+    text = f'<p class="transcript">{_escape(clip.text)}</p>' if clip.text else ""
+    head = f'<h3>{_escape(clip.label)}</h3><p class="detail">{detail}</p>'
+    return f"<article>{head}{''.join(plots)}{player}{text}</article>"
+
+
+def _describe(clip: Clip, peak: float) -> str:
+    """Spell duration, rate, channels and peak level, e.g. "3.20 s · 24 kHz · peak −6.0 dB"."""
+    level = f"peak {20 * math.log10(peak):+.1f} dB".replace("-", "\N{MINUS SIGN}") if peak > 0 else "silent"
+    channels = "" if len(clip.wav) == 1 else f" · {len(clip.wav)} channels"
+    duration = compute_duration(clip.wav.shape[-1], clip.sample_rate)
+    return f"{duration:.2f} s · {clip.sample_rate / 1000:g} kHz{channels} · {level}"
+
+
+# ---- plots ---------------------------------------------------------------------------------------------------------
+
+
+def plot_spectrogram(wav: Tensor, sample_rate: int, *, size: tuple[float, float] = CARD) -> Figure:
+    """Draw the level of each frequency over time, 80 dB deep.
+
+    Args:
+        wav: (C, T) waveform, T >= 1.
+        sample_rate: Hz.
+        size: width and height in inches.
+    """
+    hop_length = max(256, wav.shape[-1] // 1000)  # more columns than the picture has pixels would only cost time
+    level = compute_spectrogram(wav, hop_length=hop_length)
+    top = float(level.max())
+    chart, axes = _new_figure(size)
+    duration = compute_duration(wav.shape[-1], sample_rate)
+    extent = (0.0, duration, 0.0, sample_rate / 2000)
+    image = axes.imshow(
+        level.cpu().numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=top - 80, vmax=top
+    )
+    axes.set(xlabel="time (s)", ylabel="kHz")
+    _add_colorbar(chart, image, "dB")
+    return chart
+
+
+def plot_codes(
+    codes: Sequence[Any],
+    codebook_size: int | None = None,
+    duration: Seconds | None = None,
+    *,
+    size: tuple[float, float] = CARD,
+) -> Figure:
+    """Draw codes as colours, one row per codebook, the coarsest on top.
+
+    Args:
+        codes: per codebook (N_k,) integers, or a (K, N) array; slower codebooks are stretched to the fastest.
+        codebook_size: number of entries per codebook, for the scale of colours; None takes the largest code present.
+        duration: what the codes cover, in seconds; None numbers the frames instead.
+        size: width and height in inches.
+
+    Raises:
+        ValueError: there are no codes.
+    """
+    rows = [torch.as_tensor(row).cpu() for row in codes]
+    finest = max((len(row) for row in rows), default=0)
+    if not rows or min(len(row) for row in rows) == 0:
+        raise ValueError("there are no codes to draw")
+    grid = torch.stack([row[torch.arange(finest) * len(row) // finest] for row in rows])
+    chart, axes = _new_figure(size)
+    extent = (0.0, finest if duration is None else duration, len(grid) + 0.5, 0.5)
+    top = codebook_size - 1 if codebook_size else int(grid.max())
+    image = axes.imshow(
+        grid.numpy(), aspect="auto", interpolation="nearest", extent=extent, cmap="viridis", vmin=0, vmax=top
+    )
+    axes.set(xlabel="frame" if duration is None else "time (s)", ylabel="codebook")
+    _add_colorbar(chart, image, "code")
+    return chart
+
+
+def _new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Make a figure outside pyplot, whose registry would keep it alive, with colours that suit light and dark pages."""
+    (width, height), (left, right, below, above) = size, _MARGINS
+    chart = Figure(figsize=size, facecolor="none")
+    box = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
+    axes = chart.add_axes(box, facecolor="none")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    _style_axes(axes)
+    return chart, axes
+
+
+def _style_axes(axes: Axes) -> None:
+    axes.tick_params(colors=_INK, labelsize=8, length=3, width=0.6)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=_INK, fontsize=8)
+    axes.spines[:].set(color=_INK, linewidth=0.6)
+
+
+def _add_colorbar(chart: Figure, image: AxesImage, label: str) -> None:
+    box, inch = chart.axes[0].get_position(), 1 / chart.get_figwidth()
+    strip = chart.add_axes((box.x1 + 0.08 * inch, box.y0, 0.08 * inch, box.height))
+    bar = chart.colorbar(image, cax=strip, label=label, ticks=MaxNLocator(nbins=4))
+    bar.outline.set_visible(False)  # type: ignore[operator]  # the stubs take it for the property's setter
+    _style_axes(strip)
+
+
+def render_png(chart: Figure) -> bytes:
+    """Draw a figure as PNG with a transparent background; equal figures give equal bytes."""
+    file = io.BytesIO()
+    chart.savefig(file, format="png", dpi=_DPI, transparent=True, metadata={"Software": None})
+    return file.getvalue()

@@ -1,0 +1,151 @@
+"""Files that are complete or absent: atomic writes, canonical fingerprints, and the manifest of an output folder.
+
+Below every task; knows nothing of audio. Parquet work units live in `parquet.py`.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxlab.errors import UserError
+
+MANIFEST = "manifest.json"
+_MISSING = "(absent)"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block succeeds and vanishes when it fails.
+
+    The file is flushed to disk before it is renamed, and the folder after, so a reader never sees a partial file,
+    not even after a power cut.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explained(error: OSError, path: Path) -> Exception:
+    """Turn the operating system's refusals that a user can lift into a `UserError`; leave the others alone."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        existing = next(folder for folder in path.parents if folder.exists())
+        free = shutil.disk_usage(existing).free
+        return UserError(
+            f"no room to write {path}: {error.strerror or error} ({free / 1e9:.2f} GB free).\n"
+            "Free some space or choose another folder (out=...), then run the same command again: it resumes."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            f"can't write {path}: {error.strerror or error}.\nChoose a folder that you may write to (out=...)."
+        )
+    return error
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; an equal file is left untouched (its time stamp too)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        atomic_write_bytes(path, text.encode())
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what killed writers left below `folder`; returns how many files went. No writer may be at work."""
+    leftovers = [path for path in folder.rglob("*.tmp-*") if path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of `settings` as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List `key: old -> new` for every setting that differs, nested ones by their dotted key."""
+    old_flat, new_flat = flatten(old), flatten(new)
+    keys = sorted(old_flat.keys() | new_flat.keys())
+    pairs = [(key, old_flat.get(key, _MISSING), new_flat.get(key, _MISSING)) for key in keys]
+    return [f"{key}: {before} -> {after}" for key, before, after in pairs if before != after]
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Read the manifest of an output folder; None when it has none.
+
+    Raises:
+        UserError: the file is not a manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Delete it or choose another folder (out=...).") from None
+    if not isinstance(manifest, dict) or "settings" not in manifest:
+        raise UserError(f"{path} was not written by voxlab. Choose another folder (out=...).")
+    return manifest
+
+
+def refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Stop when `folder` holds work that was made with other settings.
+
+    Raises:
+        UserError: names every differing key with both values, and the two ways out.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["settings"] == dict(settings):
+        return
+    changed = differences(manifest["settings"], settings)
+    raise UserError(
+        f"{folder} holds work made with other settings "
+        f"(fingerprint {fingerprint(manifest['settings'])}, now {fingerprint(settings)}):\n  "
+        + "\n  ".join(changed)
+        + "\nUse another folder (out=...) or start this one over (restart=true)."
+    )

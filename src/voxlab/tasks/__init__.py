@@ -1,0 +1,1 @@
+"""The tasks: the only place where data, codecs, models and storage meet. Nothing imports this package."""

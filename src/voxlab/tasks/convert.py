@@ -1,0 +1,179 @@
+"""Convert a corpus between codecs: tokens, text or audio in Parquet -> audio -> another codec's tokens.
+
+python main.py task=convert data=voiceassistant codec=mimi
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from voxlab import parquet, storage
+from voxlab.codecs.base import Codec
+from voxlab.codecs.cells import AUDIO_FORMATS
+from voxlab.codecs.tts import MoshiTTS
+from voxlab.data.voiceassistant import BadFile, VoiceAssistant
+from voxlab.errors import UserError
+from voxlab.parallel import Ranks, barrier
+from voxlab.parquet import Source
+from voxlab.tasks import convert_summary as summary
+from voxlab.tasks.convert_units import Conversion
+from voxlab.tasks.convert_work import Work
+
+FORMAT_VERSION = 1
+_GPU_BATCH_SECONDS = 600.0
+
+
+def convert(
+    *,
+    corpus: VoiceAssistant,
+    source: Codec | None,
+    codec: Codec | None,
+    tts: MoshiTTS | None,
+    input: str,
+    out: str,
+    audio_format: str,
+    partial_tail: str,
+    max_seconds: float,
+    unit_rows: int,
+    max_batch_seconds: float | None,
+    tts_batch_size: int,
+    max_bad_fraction: float,
+    restart: bool,
+    seed: int,
+    dry_run: bool,
+    ranks: Ranks,
+    run_dir: Path,
+) -> dict[str, Any]:
+    """Write each input file with its original columns plus `<prefix>_audio`, `<prefix>_<codec>` and a column of errors.
+
+    The same call again goes on where an earlier one stopped; output bytes depend neither on where that was nor on
+    the number of ranks.
+
+    Args:
+        corpus: the Parquet files and their column names.
+        source: codec of the tokens in the corpus.
+        codec: codec to write; None writes audio only.
+        tts: speaks the text column (`input="text"`).
+        input: "tokens", "text" or "audio".
+        out: output folder, apart from the input's.
+        audio_format: "float32" (raw little-endian bytes), "flac" (16 bit, `datasets` Audio) or "none".
+        partial_tail: "error" or "drop", for token texts whose last group is cut short.
+        max_seconds: longer rows are refused.
+        unit_rows: rows that are computed and saved together; what a crash can lose.
+        max_batch_seconds: largest padded batch in seconds of audio, 0 for one row at a time; None chooses by device.
+        tts_batch_size: texts that are spoken together (`input="text"`).
+        max_bad_fraction: fail at the end when more rows than this could not be converted.
+        restart: discard what an earlier run left in `out`.
+        seed: noise and sampling; combined with each row's content.
+        dry_run: print the plan and write nothing.
+        ranks: this process among its peers.
+        run_dir: folder of this run, for the report page.
+
+    Returns:
+        Counts, rates and the files written.
+
+    Raises:
+        UserError: wrong settings, no usable input, or a foreign output folder.
+        TooManyBadItems: more rows failed than `max_bad_fraction`, or some files could not be read.
+    """
+    if max_batch_seconds is None:
+        max_batch_seconds = _GPU_BATCH_SECONDS if ranks.device.startswith("cuda") else 0.0
+    column = {"tokens": corpus.tokens_column, "text": corpus.text_column, "audio": corpus.audio_column}[input]
+    conversion = Conversion(
+        input=input,
+        column=column,
+        prefix=corpus.output_prefix or column.rsplit("_", 1)[0],
+        error_column=f"{corpus.output_prefix}_error" if corpus.output_prefix else "convert_error",
+        source=source if input == "tokens" else None,
+        codec=codec,
+        tts=tts if input == "text" else None,
+        audio_format=audio_format,
+        layout=corpus.layout,
+        partial_tail=partial_tail,
+        seed=seed,
+        max_batch_seconds=max_batch_seconds,
+        max_seconds=max_seconds,
+        tts_batch_size=tts_batch_size,
+    )
+    _check_choices(conversion)
+    if ranks.is_first and not dry_run:
+        corpus.prepare()
+    barrier(ranks)
+    folder, settings = Path(out), _settings(conversion, unit_rows)
+    if not restart:
+        storage.refuse_other_settings(folder, settings)
+    sources, bad = _open_corpus(corpus, conversion, folder)
+    units = {item.name: parquet.plan_units(item, unit_rows) for item in sources}
+    work = Work(conversion, folder, settings, sources, units, ranks)
+    if dry_run:
+        return summary.describe_plan(work, bad)
+    work.open_folder(restart=restart)
+    bad += work.run()
+    return summary.finish(work, bad, run_dir, max_bad_fraction)
+
+
+def _check_choices(conversion: Conversion) -> None:
+    """Stop before anything is read when the choices can't go together."""
+    if conversion.audio_format not in AUDIO_FORMATS:
+        raise UserError(f"audio_format={conversion.audio_format}: choose one of {', '.join(AUDIO_FORMATS)}.")
+    if conversion.input == "tokens" and conversion.source is None:
+        raise UserError("input=tokens needs the codec that wrote the tokens: set codec@source=snac (or another).")
+    if conversion.input == "audio" and conversion.codec is None:
+        raise UserError("input=audio with codec=none leaves nothing to do: choose a codec, for example codec=mimi.")
+    if conversion.input == "text" and (conversion.codec is None or conversion.codec.info.name != "mimi"):
+        raise UserError("input=text speaks Mimi tokens: set codec=mimi (convert them to another codec afterwards).")
+    if conversion.codec is None and conversion.audio_format == "none":
+        raise UserError("codec=none with audio_format=none leaves nothing to write: change one of them.")
+
+
+def _settings(conversion: Conversion, unit_rows: int) -> dict[str, Any]:
+    """Return everything that decides the output's bytes, for the fingerprint. Hashes weights, loads no model."""
+    parts = {"source": conversion.source, "codec": conversion.codec, "tts": conversion.tts}
+    return {
+        "format_version": FORMAT_VERSION,
+        "input": conversion.input,
+        "column": conversion.column,
+        "columns": conversion.new_columns.names,
+        "audio_format": conversion.audio_format if conversion.stores_audio else "none",
+        "layout": conversion.layout,
+        "partial_tail": conversion.partial_tail,
+        "seed": conversion.seed,
+        "unit_rows": unit_rows,
+        "max_batch_seconds": conversion.max_batch_seconds,
+        "max_seconds": conversion.max_seconds,
+        "tts_batch_size": conversion.tts_batch_size if conversion.tts else None,
+        **{name: None if part is None else part.fingerprint() for name, part in parts.items()},
+    }
+
+
+def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> tuple[list[Source], list[BadFile]]:
+    """Open the input files and refuse an output folder or column that would overwrite them."""
+    if out.resolve() in (corpus.folder.resolve(), (corpus.folder / "data").resolve()):
+        raise UserError(f"out={out} is the input folder; the input is never modified. Choose another (out=...).")
+    sources, bad = corpus.open([conversion.column])
+    if not sources:
+        found = "\n  ".join(f"{file.name}: {file.reason}" for file in bad)
+        raise UserError(f"none of the {len(bad)} files under {corpus.folder} can be converted:\n  {found}")
+    for source in sources:
+        _check_cell_type(source, conversion)
+        taken = [name for name in conversion.new_columns.names if name in source.schema.names]
+        if taken:
+            raise UserError(
+                f"{source.name} has a column {', '.join(taken)} already; choose other names for the new columns: "
+                f"data.output_prefix=NAME (now {conversion.prefix})."
+            )
+    return sources, bad
+
+
+def _check_cell_type(source: Source, conversion: Conversion) -> None:
+    """Stop when the column can't hold what the codec reads: text only spells hierarchical codes."""
+    kind = source.schema.field(conversion.column).type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    codec = conversion.source
+    if codec is not None and is_text and len(set(codec.info.strides)) == 1:
+        raise UserError(
+            f"{source.name}: column {conversion.column} is text ({kind}), but {codec.info.name} codes are lists of "
+            f"{codec.info.num_codebooks} codebooks.\nName the column that holds them (data.tokens_column=...) or the "
+            "codec of the text (codec@source=snac)."
+        )

@@ -1,0 +1,124 @@
+"""Conversion through main.py: killed and resumed, and split over ranks, the bytes are those of one quiet run."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.tasks.test_convert import tokens, write_corpus
+
+ROOT = Path(__file__).parents[2]
+FILES = [f"data/train-{n:05d}-of-00005.parquet" for n in range(5)]
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Five files, so that two ranks own two each and share the fifth."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(FILES):
+        answers = [tokens(int(rng.integers(10, 60)), 100 * number + row) for row in range(16)]
+        answers[5] = None
+        write_corpus(root, answers, name=Path(name).name, row_group_size=6)
+    return root
+
+
+@pytest.fixture(scope="module")
+def command(corpus, tiny_snac, tiny_mimi):
+    settings = {
+        "task": "convert",
+        "data": "voiceassistant",
+        "data.root": corpus,
+        "codec": "mimi",
+        "codec.weights": tiny_mimi,
+        "source.weights": tiny_snac,
+        "unit_rows": 3,
+        "max_bad_fraction": 0.1,
+    }
+    return [str(ROOT / "main.py"), *(f"{key}={value}" for key, value in settings.items())]
+
+
+def environment(threads=1):
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+
+
+def start(prefix, command, out, runs):
+    log = (out.parent / f"{out.name}.log").open("ab")
+    arguments = [*prefix, *command, f"out={out}", f"hydra.run.dir={runs / '${run_stamp:}'}"]
+    return subprocess.Popen(arguments, cwd=runs, env=environment(), stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(process, out):
+    code = process.wait(timeout=240)
+    assert code == 0, (out.parent / f"{out.name}.log").read_text()[-3000:]
+
+
+def digests(out):
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+def parts(out):
+    return set(out.rglob("unit-*.parquet")) | set((out / "data").glob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def quiet(command, tmp_path_factory):
+    """The digests of every output file of one uninterrupted run."""
+    out = tmp_path_factory.mktemp("quiet") / "out"
+    finish(start([sys.executable], command, out, out.parent), out)
+    return digests(out)
+
+
+def test_outputs_and_nothing_else(quiet):
+    assert sorted(quiet) == [*FILES, "errors.jsonl", "manifest.json"]
+
+
+def test_killed_ten_times_and_resumed(command, quiet, tmp_path):
+    out, rng = tmp_path / "out", random.Random(0)
+    for _ in range(KILLS):
+        process = start([sys.executable], command, out, tmp_path)
+        before, deadline = parts(out), time.monotonic() + 120
+        while parts(out) <= before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for path in (out / "data").glob("*.parquet"):
+            pq.read_metadata(path)  # whatever a reader can see is complete
+    finish(start([sys.executable], command, out, tmp_path), out)
+    assert digests(out) == quiet
+    rows = [row["index"] for name in FILES for row in pq.read_table(out / name, columns=["index"]).to_pylist()]
+    assert rows == [f"i{n}" for _ in FILES for n in range(16)]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["totals"] == manifest["totals"] | {"rows": 80, "errors": {"null_tokens": 5}}
+
+
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"],
+    "accelerate": ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_ranks_write_the_same_bytes(command, quiet, tmp_path, launcher):
+    out = tmp_path / "out"
+    finish(start([sys.executable, *LAUNCHERS[launcher]], command, out, tmp_path), out)
+    assert digests(out) == quiet
+    runs = [path for path in tmp_path.iterdir() if (path / "status.json").exists()]
+    assert len(runs) == 1
+    assert {"rank0.log", "rank1.log"} <= {path.name for path in runs[0].iterdir()}
+    assert json.loads((runs[0] / "status.json").read_text())["status"] == "done"

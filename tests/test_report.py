@@ -1,0 +1,316 @@
+"""Report page: text is escaped, nothing is fetched, bytes are reproducible, pictures show what they claim."""
+
+import base64
+import html
+import io
+import math
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxlab import audio, report
+
+NASTY = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title></style></code></pre><svg onload=alert(1)>",
+    "javascript:alert(1)",
+    "&lt;b&gt; &amp;amp; &#60;",
+    "$\\frac{1}{$",
+    "{0} {name} %s %(x)d",
+    "语音 ملف 🎧 \u202e",
+    "\udcff\ud800 undecodable",
+    "\x00\x1b[31m",
+    "",
+]
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def tone(duration: float = 0.2, sample_rate: int = 24000, frequency: float = 3000.0) -> torch.Tensor:
+    time = torch.arange(audio.compute_num_samples(duration, sample_rate)) / sample_rate
+    return 0.5 * torch.sin(2 * math.pi * frequency * time)[None]
+
+
+def page_of(*sections: report.Section, title: str = "T", subtitle: str = "S") -> str:
+    return report.render_report(title, subtitle, sections)
+
+
+def all_sections(text: str) -> list[report.Section]:
+    png = report.render_png(report.plot_codes([[0, 1]]))
+    return [
+        report.notice(text),
+        report.facts(text, {text: text, "nested": {text: [text, None]}}),
+        report.table(text, [text, "n"], [[text, 1], [None, 2.5]]),
+        report.bars(text, {text: 3}),
+        report.code(text, text),
+        report.figure(text, png, text),
+        report.players(text, [report.Clip(text, tone(0.01), 24000, text, [png])], spectrograms=False),
+    ]
+
+
+ALLOWED = Page(page_of(*all_sections("plain")))
+
+
+def assert_harmless(page: str) -> None:
+    page.encode()
+    parsed = Page(page)
+    assert parsed.tags <= ALLOWED.tags
+    assert parsed.attributes <= ALLOWED.attributes
+    assert all(
+        link.startswith(("#section-", "data:image/png;base64,", "data:audio/flac;base64,")) for link in parsed.links
+    )
+    assert not parsed.open
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_nasty_text_stays_text_everywhere(text):
+    page = page_of(*all_sections(text), title=text, subtitle=text)
+    assert_harmless(page)
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    assert page.count(html.escape(shown)) >= 15 or not text
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.characters(), max_size=40))
+def test_any_text_stays_text(text):
+    sections = [
+        report.notice(text),
+        report.facts(text, {text: text}),
+        report.table(text, [text], [[text]]),
+        report.bars(text, {text: 1}),
+        report.code(text, text),
+    ]
+    assert_harmless(page_of(*sections, title=text, subtitle=text))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
+def test_escaped_text_reads_back(text):
+    assert text in "".join(Page(report.code(text).body).texts)
+
+
+def test_page_is_self_contained_and_forbids_fetching():
+    page = page_of(*all_sections("plain"))
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+    assert "script" not in ALLOWED.tags
+    assert not {name for name in ALLOWED.attributes if name.startswith("on")}
+
+
+def test_navigation_lists_titled_sections_once_there_are_four():
+    sections = [report.code("x", f"part {number}") for number in range(4)]
+    assert "<nav" not in page_of(*sections[:3], report.notice("n"))
+    page = page_of(report.notice("n"), *sections)
+    assert '<a href="#section-1">part 0</a>' in page
+    assert '<section id="section-1"><h2>part 0</h2>' in page
+
+
+def test_write_report_is_reproducible_and_leaves_no_temporaries(tmp_path):
+    path = report.write_report(tmp_path / "new" / "report.html", "T", "S", all_sections("x"))
+    first = path.read_bytes()
+    report.write_report(path, "T", "S", all_sections("x"))
+    assert path.read_bytes() == first
+    assert first.startswith(b"<!doctype html>")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (True, "yes"),
+        (np.int64(1234567), "1,234,567"),
+        (0.123456, "0.1235"),
+        (28940.25, "28,940"),
+        (np.float32(12.5), "12.5"),
+        (1e20, "1e+20"),
+        (math.nan, "nan"),
+        ({"a": 1, "b": None}, "a: 1, b: –"),
+        ({}, "–"),
+        (["x", 2], "x, 2"),
+        ("text", "text"),
+    ],
+)
+def test_facts_spell_values(value, shown):
+    assert f"<dd>{shown}</dd>" in report.facts("", {"name": value}).body
+
+
+def test_long_facts_take_a_line():
+    body = report.facts("", {"short": "x", "path": "/a" * 30}).body
+    assert body.count('class="long"') == 1
+
+
+def test_table_aligns_columns_of_numbers_only():
+    body = report.table("", ["name", "n", "mixed"], [["a", 1, 1], ["b", None, "x"]]).body
+    assert body.count('<th class="number">') == 1
+    assert body.count('<td class="number">') == 2
+    assert '<td class="number">–</td>' in body
+
+
+def test_table_names_the_row_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"row 1 has 1 values for the 2 columns \['a', 'b'\]"):
+        report.table("", ["a", "b"], [[1, 2], [3]])
+
+
+def test_bars_are_drawn_to_the_largest():
+    body = report.bars("", {"all": 200, "half": 100, "none": 0}).body
+    assert [f"--share:{share}" in body for share in ("1.0000", "0.5000", "0.0000")] == [True] * 3
+    assert "--share:0.0000" in report.bars("", {"none": 0}).body
+    assert report.bars("", {}).body.endswith("></dl>")
+
+
+@pytest.mark.parametrize("count", [-1, math.nan, math.inf])
+def test_bars_refuse_what_is_no_count(count):
+    with pytest.raises(ValueError, match="finite counts >= 0"):
+        report.bars("", {"x": count})
+
+
+# ---- players -------------------------------------------------------------------------------------------------------
+
+
+def played(body: str) -> torch.Tensor:
+    return audio.load(base64.b64decode(body.split("data:audio/flac;base64,")[1].split('"')[0]))[0]
+
+
+def test_player_holds_the_audio_exactly():
+    body = report.players("", [report.Clip("x", tone(), 24000)]).body
+    assert torch.equal(played(body), audio.quantise_pcm16(tone()))
+    assert "0.20 s · 24 kHz · peak \N{MINUS SIGN}6.0 dB" in body
+    assert "only" not in body
+    assert body.count("data:image/png") == 1
+
+
+def test_long_clips_are_cut_and_say_so():
+    body = report.players("", [report.Clip("x", tone(0.5), 24000)], max_duration=0.1, spectrograms=False).body
+    assert played(body).shape == (1, 2400)
+    assert "0.50 s" in body
+    assert "first 0.1 s only" in body
+    assert "data:image/png" not in body
+
+
+def test_stereo_and_silent_clips_are_described():
+    body = report.players("", [report.Clip("x", torch.zeros(2, 100), 22050)]).body
+    assert "22.05 kHz · 2 channels · silent" in body
+
+
+@pytest.mark.parametrize(
+    ("wav", "reason"), [(torch.zeros(1, 0), "bad_audio:empty"), (torch.full((1, 9), math.nan), "bad_audio:nonfinite")]
+)
+def test_a_bad_clip_shows_its_reason(wav, reason):
+    body = report.players("", [report.Clip("bad", wav, 24000), report.Clip("good", tone(), 24000)]).body
+    assert f"({reason})" in body.replace("can&#x27;t", "can't")
+    assert body.count("<audio") == 1
+
+
+# ---- plots ---------------------------------------------------------------------------------------------------------
+
+
+def test_spectrogram_plot_shows_the_tone_at_its_frequency():
+    (image,) = report.plot_spectrogram(tone(1.0), 24000).axes[0].get_images()
+    level = np.asarray(image.get_array())
+    assert image.get_extent() == [0, 1.0, 0, 12.0]
+    assert image.origin == "lower"
+    assert level[:, 40].argmax() == 3000 * 1024 // 24000
+    low, high = image.get_clim()
+    assert high == pytest.approx(20 * math.log10(0.5), abs=0.5)
+    assert high - low == pytest.approx(80)
+
+
+def test_spectrogram_plot_of_an_hour_stays_small():
+    chart = report.plot_spectrogram(torch.zeros(1, 2_000_000), 16000)
+    assert np.asarray(chart.axes[0].get_images()[0].get_array()).shape[1] <= 1001
+
+
+def test_codes_plot_stretches_slow_codebooks():
+    chart = report.plot_codes([torch.tensor([7, 9]), torch.arange(4), torch.arange(8)], 4096, 1.5)
+    (image,) = chart.axes[0].get_images()
+    assert np.asarray(image.get_array()).tolist() == [
+        [7, 7, 7, 7, 9, 9, 9, 9],
+        [0, 0, 1, 1, 2, 2, 3, 3],
+        list(range(8)),
+    ]
+    assert image.get_extent() == [0, 1.5, 3.5, 0.5]
+    assert image.get_clim() == (0, 4095)
+    assert chart.axes[0].get_xlabel() == "time (s)"
+
+
+def test_codes_plot_takes_arrays_and_numbers_frames():
+    chart = report.plot_codes(np.arange(12, dtype=np.int16).reshape(3, 4))
+    (image,) = chart.axes[0].get_images()
+    assert (image.get_extent(), image.get_clim()) == ([0, 4, 3.5, 0.5], (0, 11))
+    assert chart.axes[0].get_xlabel() == "frame"
+
+
+@pytest.mark.parametrize("codes", [[], [[]], [[1], []], torch.zeros(8, 0)])
+def test_codes_plot_refuses_nothing(codes):
+    with pytest.raises(ValueError, match="no codes"):
+        report.plot_codes(codes)
+
+
+def test_png_is_reproducible_transparent_and_of_the_asked_size():
+    first, second = (report.render_png(report.plot_codes([[1, 2]], size=(2, 1))) for _ in range(2))
+    assert first == second
+    pixels = matplotlib.image.imread(io.BytesIO(first))
+    assert pixels.shape == (192, 384, 4)
+    assert pixels[0, 0, 3] == 0
+    assert 'width="192" height="96"' in report.figure("", first).body
+
+
+def test_no_label_is_cut_off():
+    for chart in (
+        report.plot_spectrogram(tone(), 48000),
+        report.plot_codes(torch.arange(64).reshape(32, 2), 4096, 3.2),
+    ):
+        pixels = matplotlib.image.imread(io.BytesIO(report.render_png(chart)))
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (border[:, 3] == 0).all()
+
+
+def test_figure_takes_matplotlib_figures_and_refuses_other_bytes():
+    assert "data:image/png" in report.figure("t", report.plot_codes([[1]]), "c").body
+    with pytest.raises(ValueError, match="must be a PNG"):
+        report.figure("t", b"GIF89a" + bytes(40))
+
+
+def test_figures_never_enter_the_registry_of_pyplot():
+    from matplotlib import _pylab_helpers
+
+    report.render_png(report.plot_spectrogram(tone(), 24000))
+    assert not _pylab_helpers.Gcf.figs

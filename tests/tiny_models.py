@@ -1,0 +1,85 @@
+"""Writers of tiny random models in the formats of the upstream packages; deterministic by seed, a few MB at most.
+
+They keep the real rates, hop lengths, numbers of codebooks and codebook sizes: only the widths shrink.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SNAC_CONFIG: dict[str, Any] = {
+    "sampling_rate": 24000,
+    "encoder_dim": 4,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 32,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+
+
+def write_tiny_snac(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write config.json and pytorch_model.bin for `SNAC.from_pretrained(folder)`; `changes` override the config."""
+    from snac import SNAC
+
+    config = SNAC_CONFIG | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SNAC(**config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def mimi_config() -> dict[str, Any]:
+    """Return moshi's own config with small widths; hop 1920, 32 codebooks of 2048 entries."""
+    import copy
+
+    from moshi.models import loaders
+
+    config = copy.deepcopy(loaders._mimi_config)
+    config["seanet"] |= {"dimension": 16, "n_filters": 2}
+    config["quantizer"] |= {"dimension": 8, "input_dimension": 16, "output_dimension": 16}
+    config["transformer"] |= {"d_model": 16, "num_heads": 2, "num_layers": 2, "dim_feedforward": 32}
+    config["transformer"] |= {"input_dimension": 16, "output_dimensions": [16]}
+    return config
+
+
+def write_tiny_mimi(folder: Path, seed: int = 0) -> Path:
+    """Write mimi.safetensors and mimi_config.json for `get_mimi(file, mimi_config)`; codebooks filled."""
+    from moshi.models.loaders import get_mimi
+    from safetensors.torch import save_file
+
+    from voxlab.codecs.mimi import fill_codebooks
+
+    config = mimi_config()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = get_mimi(None, config, num_codebooks=32)
+    fill_codebooks(model, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mimi_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "mimi.safetensors")
+    return folder
+
+
+def write_tiny_encodec(folder: Path, seed: int = 0, *, stereo: bool = False) -> Path:
+    """Write a transformers EncodecModel folder: 24 kHz mono causal, or 48 kHz stereo in 1 s segments."""
+    from transformers import EncodecConfig, EncodecModel
+
+    from voxlab.codecs.encodec import STEREO_48KHZ, fill_codebooks
+
+    config = EncodecConfig(num_filters=4, hidden_size=8, codebook_dim=8, **(STEREO_48KHZ if stereo else {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EncodecModel(config)
+    fill_codebooks(model, seed)
+    model.save_pretrained(folder)
+    return folder
