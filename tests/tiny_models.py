@@ -28,10 +28,12 @@ def write_tiny_snac(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """Write config.json and pytorch_model.bin for `SNAC.from_pretrained(folder)`; `changes` override the config."""
     from snac import SNAC
 
+    from voxlab.codecs.snac import spread_codes
+
     config = SNAC_CONFIG | changes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SNAC(**config)
+        model = SNAC(**config) if config["attn_window_size"] else spread_codes(SNAC(**config))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(model.state_dict(), folder / "pytorch_model.bin")

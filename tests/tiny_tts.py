@@ -135,6 +135,7 @@ def _config(kind: Kind, text_card: int) -> dict[str, Any]:
         "delays": [0, 0] + [2] * (NUM_CODEBOOKS - 1),
         "dim": 32,
         "text_card": text_card,
+        "text_card_out": 5,  # few enough for an untrained model to begin new words of its own accord
         "existing_text_padding_id": 3,
         "num_heads": 2,
         "num_layers": 2,

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +38,7 @@ class JobError(Exception):
         self.exit_code = exit_code
 
 
-class Stage(StrEnum):
+class Stage(Enum):
     """What a training task does."""
 
     fit = "fit"
@@ -46,7 +46,7 @@ class Stage(StrEnum):
     generate = "generate"
 
 
-class Input(StrEnum):
+class Input(Enum):
     """What convert starts from."""
 
     tokens = "tokens"
@@ -54,7 +54,7 @@ class Input(StrEnum):
     audio = "audio"
 
 
-class AudioFormat(StrEnum):
+class AudioFormat(Enum):
     """How convert stores audio."""
 
     float32 = "float32"
@@ -62,14 +62,14 @@ class AudioFormat(StrEnum):
     none = "none"
 
 
-class PartialTail(StrEnum):
+class PartialTail(Enum):
     """What to do with a token text whose last group is cut short."""
 
     error = "error"
     drop = "drop"
 
 
-class Part(StrEnum):
+class Part(Enum):
     """Part of the body that a motion tokenizer is trained on."""
 
     upper = "upper"
@@ -194,7 +194,7 @@ def run_stamp() -> str:
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return stamp
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     # The launcher's agent keeps this store: the first rank to arrive writes the stamp, the others read it.
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
@@ -243,6 +243,9 @@ def _choices(root: DictConfig) -> dict[str, str | None]:
 
 
 def _refuse_planned(root: DictConfig, choices: dict[str, str | None]) -> None:
+    for group in Config.__dataclass_fields__:
+        if Config.__dataclass_fields__[group].type is Any and isinstance(root.get(group), str):
+            raise UserError(f"{group}={root[group]}: there is no such option; {group} has none yet.")
     targets = {}
     for group in sorted(choices, key=lambda group: group != "task"):
         node, option = group.rpartition("@")[2], choices[group]

@@ -98,7 +98,7 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
 
 def resolved(settings: DictConfig) -> dict[str, Any]:
     """Return the configuration as plain values; keys without a value (groups not chosen) are left out."""
-    chosen = [key for key in settings if not OmegaConf.is_missing(settings, key)]
+    chosen = [str(key) for key in settings if not OmegaConf.is_missing(settings, key)]
     part = OmegaConf.masked_copy(settings, chosen)
     plain = OmegaConf.to_container(part, resolve=True, enum_to_str=True)
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
@@ -113,8 +113,8 @@ def _refuse_other_run(run_dir: Path, plain: dict[str, Any]) -> None:
     path = run_dir / "config.yaml"
     if not path.is_file():
         return
-    earlier = OmegaConf.to_container(OmegaConf.load(path))
-    changed = [line for line in differences(dict(earlier), plain) if not line.startswith(_FREE_KEYS)]  # type: ignore
+    earlier: Any = OmegaConf.to_container(OmegaConf.load(path))
+    changed = [line for line in differences(earlier, plain) if not line.startswith(_FREE_KEYS)]
     changed = [line for line in changed if not line.startswith("task.")] or changed  # task.seed repeats seed
     if changed:
         raise UserError(

@@ -11,6 +11,7 @@ from moshi.utils.compile import no_compile
 
 from tests.tiny_tts import (
     CARD,
+    MIMI_FILE,
     NUM_CODEBOOKS,
     VOICE,
     VOICE_SUFFIX,
@@ -40,22 +41,22 @@ def tiny(folder: Path, **options) -> MoshiTTS:
     return MoshiTTS(weights=str(folder), **(defaults | options))
 
 
-def upstream(folder: Path, kind: Kind, texts: list[str], seed: int) -> tuple[TTSModel, TTSResult, int]:
+def upstream(
+    folder: Path, kind: Kind, texts: list[str], seed: int, padding_between: int = 1, cfg_coef: float = 2.0, **options
+) -> tuple[TTSModel, TTSResult, int]:
     """Run moshi's own model as its command does; also return the steps taken by the voice recording."""
     config = json.loads((folder / "config.json").read_text())
     names = [config[key] for key in ("moshi_name", "mimi_name", "tokenizer_name")]
     paths = [str(folder / name) for name in [*names, "config.json", config["mimi_config_name"]]]
-    model = TTSModel.from_checkpoint_info(
-        loaders.CheckpointInfo.from_hf_repo("nowhere/nothing", *paths), n_q=NUM_CODEBOOKS, temp=0.6,
-        cfg_coef=2.0, dtype=torch.float32,
-    )  # fmt: skip
+    checkpoint = loaders.CheckpointInfo.from_hf_repo("nowhere/nothing", *paths)
+    options = {"n_q": NUM_CODEBOOKS, "temp": 0.6, "cfg_coef": 1.0 if kind == "distilled" else cfg_coef} | options
+    model = TTSModel.from_checkpoint_info(checkpoint, dtype=torch.float32, **options)
     distilled = bool(model.valid_cfg_conditionings)
-    if distilled:
-        model.cfg_coef = 1.0
+    assert distilled == (kind == "distilled")
     voices = [folder / (VOICE + VOICE_SUFFIX)] if model.multi_speaker else []
-    attributes = [model.make_condition_attributes(voices, 2.0 if distilled else None) for _ in texts]
+    attributes = [model.make_condition_attributes(voices, cfg_coef if distilled else None) for _ in texts]
     prefixes = None if model.multi_speaker else [model.get_prefix(folder / VOICE) for _ in texts]
-    entries = [model.prepare_script([text], padding_between=1) for text in texts]
+    entries = [model.prepare_script([text], padding_between=padding_between) for text in texts]
     torch.manual_seed(seed)
     result = model.generate(
         entries, attributes, prefixes=prefixes, cfg_is_no_prefix=not distilled, cfg_is_no_text=not distilled
@@ -85,6 +86,18 @@ def test_codes_are_those_of_upstream(folders: dict[str, Path], kind: Kind, texts
         assert torch.equal(codes, frames[item, 1:, model.delay_steps + recorded : stop])
         assert codes.dtype == torch.int64
         assert 0 <= int(codes.min()) <= int(codes.max()) < CARD
+
+
+def test_every_option_reaches_upstream(folder: Path):
+    options = {"padding_between": 3, "cfg_coef": 3.5, "initial_padding": 5, "max_padding": 6, "final_padding": 7}
+    options |= {"padding_bonus": -2.0, "max_gen_length": 200}
+    with no_compile():
+        model, result, _ = upstream(folder, "distilled", TEXTS, 5, temp=0.9, n_q=6, **options)
+    frames = torch.cat(result.frames, dim=-1)
+    spoken = codes_of(tiny(folder, temperature=0.9, num_codebooks=6, **options).to("cpu").generate(TEXTS, seed=5))
+    for item, (codes, end) in enumerate(zip(spoken, result.end_steps, strict=True)):
+        assert end is not None
+        assert torch.equal(codes, frames[item, 1:, model.delay_steps : model.delay_steps + end + 7])
 
 
 def test_the_tail_is_kept_and_only_the_longest_item_loses_the_acoustic_delay(folder: Path):
@@ -171,6 +184,7 @@ def test_codec_mimi_of_the_same_folder_decodes_the_codes(folder: Path):
     (codes,) = codes_of(tts.generate(TEXTS[:1], seed=5))
     wav, lengths = codec.decode(unstack(codes[None], torch.tensor([codes.shape[1]])))
     assert tts.info == codec.info
+    assert tts.mimi_weights() == folder / MIMI_FILE
     assert wav.shape == (1, 1, codes.shape[1] * 1920)
     assert lengths.tolist() == [wav.shape[2]]
     assert wav.isfinite().all()

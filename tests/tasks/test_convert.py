@@ -14,12 +14,14 @@ import torch
 from moshi.models.loaders import get_mimi
 from snac import SNAC
 
+from tests.tiny_tts import write_tiny_tts
 from voxlab import storage
 from voxlab.audio import load
-from voxlab.codecs.base import item_seed
+from voxlab.codecs.base import Codes, item_seed
 from voxlab.codecs.layouts import parse_tokens
 from voxlab.codecs.mimi import Mimi
 from voxlab.codecs.snac import Snac
+from voxlab.codecs.tts import MoshiTTS
 from voxlab.data.sample.voiceassistant import SCHEMA
 from voxlab.data.voiceassistant import VoiceAssistant
 from voxlab.errors import TooManyBadItems, UserError
@@ -260,6 +262,44 @@ def test_audio_column_becomes_tokens(run, sample, tmp_path, tiny_mimi):
     assert np.array_equal(np.array(row["question_mimi"]), torch.cat(codes.codebooks).numpy())
     assert "question_audio" in row
     assert "answer_audio" not in row
+
+
+@pytest.fixture
+def speech(tmp_path):
+    folder = write_tiny_tts(tmp_path / "tts")
+    return {
+        "input": "text",
+        "tts": MoshiTTS(weights=str(folder), voice="tiny.wav", voice_repo=str(folder), num_codebooks=8, dtype="float32"),
+        "codec": Mimi(weights=str(folder), num_codebooks=8),
+    }
+
+
+def test_text_becomes_tokens_and_audio(run, sample, tmp_path, speech):
+    run(sample, **speech)
+    row = read(tmp_path, SAMPLE_FILES[0]).to_pylist()[0]
+    assert row["convert_error"] is None
+    codes = torch.tensor(row["answer_mimi"])
+    assert len(codes) == 8
+    wav, _ = speech["codec"].decode(Codes(codes[:, None].unbind(), torch.tensor([codes.shape[1]])))
+    assert np.array_equal(np.frombuffer(row["answer_audio"], "<f4"), wav[0, 0].numpy())
+    # In small batches and units the answers are others (sampling is per batch), but all are there.
+    run(sample, out="other", tts_batch_size=2, unit_rows=3, audio_format="none", **speech)
+    assert read(tmp_path, SAMPLE_FILES[0], "other")["answer_mimi"].null_count == 0
+
+
+def test_text_that_cannot_be_spoken_is_listed(run, tmp_path, speech):
+    corpus = write_corpus(tmp_path / "in", [tokens(1)] * 3)
+    path = tmp_path / "in/data/train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(5, "answer", pa.array(["  ", "one two", None])), path)
+    run(corpus, max_bad_fraction=1.0, **speech)
+    rows = read(tmp_path, "data/train-00000-of-00001.parquet").to_pylist()
+    assert [row["convert_error"] for row in rows] == ["empty_text", None, "empty_text"]
+
+
+def test_speech_model_and_codec_must_match(run, sample, speech):
+    with pytest.raises(UserError, match=r"codec\.num_codebooks=8"):
+        run(sample, **(speech | {"codec": Mimi(weights=speech["codec"].weights, num_codebooks=4)}))
 
 
 def test_batches_give_the_rows_of_single_conversion(run, tmp_path):

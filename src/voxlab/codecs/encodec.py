@@ -15,8 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
-from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, length_mask, pad_rows, stack, unstack
-from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
+from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, pad_rows, stack, unstack, zero_past
+from voxlab.codecs.runtime import (
+    check_dtype,
+    exact_inference,
+    fold_weight_norm,
+    package_version,
+    shrink_biases,
+    spread_entries,
+)
 from voxlab.errors import UserError
 
 MONO_24KHZ: dict[str, Any] = {
@@ -191,8 +198,7 @@ class Encodec:
             for items, offset, count in self._encode_groups(lengths):
                 part = wav[items, :, offset : offset + count].to(self.device, torch.float32)
                 if self.tail == "zeros":
-                    valid = length_mask(lengths[items], part.shape[-1], self.device)[:, None]
-                    part = nn.functional.pad(part * valid, (0, -count % self.info.hop_length))
+                    part = nn.functional.pad(zero_past(part, lengths[items]), (0, -count % self.info.hop_length))
                 codes, scale = self._encode_segment(part)
                 for row, item in enumerate(items):
                     frames = math.ceil(min(count, int(lengths[item]) - offset) / self.info.hop_length)
@@ -222,10 +228,8 @@ class Encodec:
             scale = mono.pow(2).mean(dim=2).sqrt() + 1e-8
             wav = wav / scale[:, :, None]
         latents = self._model.encoder(wav.to(self.dtype)).float()
-        if self.backend == "transformers":
-            codes = self._model.quantizer.encode(latents, self.bandwidth)
-        else:
-            codes = self._model.quantizer.encode(latents, self._model.frame_rate, self.bandwidth)
+        rate = (self._model.frame_rate,) if self.backend == "encodec" else ()
+        codes = self._model.quantizer.encode(latents, *rate, self.bandwidth)
         return codes.transpose(0, 1).cpu(), scale.cpu()
 
     def decode(self, codes: Codes, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
@@ -284,8 +288,7 @@ class Encodec:
         longest = int(lengths.max()) / self.info.sample_rate
         if longest > self.max_seconds:
             raise ValueError(
-                f"encodec: an item of {longest:.1f} s; allowed are {self.max_seconds} s, since chunks would change the "
-                "codes (LSTM) and memory grows with length. Cut the audio, or raise codec.max_seconds."
+                f"encodec: an item of {longest:.1f} s; allowed are {self.max_seconds} s. Cut it or set codec.max_seconds"
             )
 
 
@@ -337,8 +340,10 @@ def to_package(model: Any) -> Any:
 def fill_codebooks(model: Any, seed: int) -> Any:
     """Give an untrained transformers EncodecModel codebooks spread like its latents; fresh ones hold zeros only.
 
-    Also moves the mean of the latents into the last bias: distances around a large common mean would be rounded away.
+    Also shrinks the encoder's biases and moves the latents' mean into the last one: around a large common value the
+    distances between codes would drown in rounding.
     """
+    shrink_biases(model.encoder)
     generator = torch.Generator().manual_seed(seed)
     wav = torch.randn(1, model.config.audio_channels, model.config.sampling_rate, generator=generator)
     latents = model.encoder(wav * torch.linspace(0, 0.3, wav.shape[-1]))[0]
@@ -346,7 +351,7 @@ def fill_codebooks(model: Any, seed: int) -> Any:
     std = latents.std(dim=-1)
     for layer in model.quantizer.layers:
         book = layer.codebook
-        book.embed.copy_(torch.randn(book.embed.shape, generator=generator) * std)
+        book.embed.copy_(spread_entries(book.embed.shape, std, generator))
         book.embed_avg.copy_(book.embed)
         book.cluster_size.fill_(1)
     return model

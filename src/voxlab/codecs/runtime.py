@@ -77,3 +77,17 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return model
+
+
+@torch.no_grad()
+def shrink_biases(model: nn.Module) -> None:
+    """Scale the biases of an untrained network to a tenth: they would outweigh its response to the signal."""
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            parameter.mul_(0.1)
+
+
+def spread_entries(shape: torch.Size, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw codebook entries (E, D) with `std` (D,) per dimension and equal norms: else the shortest few win everywhere."""
+    directions = nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
+    return directions * shape[1] ** 0.5 * std

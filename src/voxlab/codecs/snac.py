@@ -131,7 +131,7 @@ class Snac:
                 state = torch.load(self._files["pytorch_model.bin"], map_location="cpu", weights_only=True)
                 model.load_state_dict(state)
             else:
-                model = SNAC(**self._config)
+                model = spread_codes(SNAC(**self._config))
         assert self.info.weights_id  # hashed (or warned about) before first use
         return fold_weight_norm(model).eval().requires_grad_(False).to(self.device, self.dtype)
 
@@ -328,6 +328,17 @@ def zero_tails(x: Tensor, valid: Tensor, scale: int) -> Tensor:
         return x
     keep = torch.arange(x.shape[-1], device=x.device) < (valid * scale)[:, None, None]
     return torch.where(keep, x, 0)
+
+
+@torch.no_grad()
+def spread_codes(model: Any) -> Any:
+    """Move the means of an untrained model's code vectors to zero, so that codes vary; uses the global RNG."""
+    samples = 20 * int(model.hop_length) * model.vq_strides[0]
+    residual = model.encoder(torch.linspace(0, 0.3, samples) * torch.randn(1, 1, samples))
+    for level in model.quantizer.quantizers:
+        level.in_proj.bias -= level.in_proj(residual).mean(dim=(0, 2))
+        residual = residual - level(residual)[0]
+    return model
 
 
 def _content_seed(codes: Codes) -> int:

@@ -1,8 +1,9 @@
 """Turn batches of utterances into audio and into another codec's codes: source codes -> wav -> target codes."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from voxlab.codecs.base import Codec, Codes, collate, pad_rows, single
 from voxlab.codecs.batching import plan_batches
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,9 @@ class Translator:
     def __call__(self, utterances: Sequence[Utterance]) -> list[Translated]:
         """Translate all utterances; the batches depend on their lengths and order alone."""
         batches = plan_batches([item.num_samples for item in utterances], max(1, self.max_batch_samples))
-        results = [result for batch in batches for result in self._guarded([utterances[index] for index in batch])]
+        parts = [[utterances[index] for index in batch] for batch in batches]
+        results = [result for part in parts for result in with_retries(part, self._translate, _failed)]
         return sorted(results, key=lambda result: result.row)
-
-    def _guarded(self, batch: list[Utterance]) -> Iterator[Translated]:
-        """Translate one batch; when it fails, smaller ones, until only the culprits are left with a reason."""
-        try:
-            yield from self._translate(batch)
-            return
-        except torch.OutOfMemoryError as error:
-            reason, halves = "oom", (batch[: len(batch) // 2], batch[len(batch) // 2 :])
-            log.warning("%d items do not fit the device's memory: %s", len(batch), error)
-            torch.cuda.empty_cache()
-        except torch.AcceleratorError:
-            raise  # the device is lost: every later batch would fail as well
-        except (RuntimeError, ValueError) as error:
-            reason, halves = f"translation_failed:{type(error).__name__}", tuple([item] for item in batch)
-            log.warning("a batch of %d items failed: %s: %s", len(batch), type(error).__name__, error)
-        if len(batch) == 1:
-            yield Translated(batch[0].row, error=reason)
-            return
-        for part in halves:
-            yield from self._guarded(part)
 
     def _translate(self, batch: list[Utterance]) -> list[Translated]:
         wav, lengths, sample_rate = self._decode(batch)
@@ -114,3 +98,36 @@ class Translator:
         if not torch.isfinite(wav).all():
             return Translated(item.row, error="nonfinite_audio")
         return Translated(item.row, wav, None if codes is None else single(codes, index))
+
+
+def _failed(item: Utterance, reason: str) -> Translated:
+    return Translated(item.row, error=reason)
+
+
+def with_retries(
+    batch: Sequence[Item], work: Callable[[list[Item]], list[Result]], failed: Callable[[Item, str], Result]
+) -> Iterator[Result]:
+    """Run `work` on a batch; when it fails, on smaller ones, until only the culprits are left.
+
+    Args:
+        batch: items that are worked on together.
+        work: one result per item, in order.
+        failed: makes the result of a culprit from the item and the reason: "oom" or "failed:<exception>".
+    """
+    try:
+        yield from work(list(batch))
+        return
+    except torch.OutOfMemoryError as error:
+        reason, parts = "oom", [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        log.warning("%d items do not fit the device's memory: %s", len(batch), error)
+        torch.cuda.empty_cache()
+    except torch.AcceleratorError:
+        raise  # the device is lost: every later batch would fail as well
+    except (RuntimeError, ValueError) as error:
+        reason, parts = f"failed:{type(error).__name__}", [[item] for item in batch]
+        log.warning("a batch of %d items failed: %s: %s", len(batch), type(error).__name__, error)
+    if len(batch) == 1:
+        yield failed(batch[0], reason)
+        return
+    for part in parts:
+        yield from with_retries(part, work, failed)

@@ -121,10 +121,24 @@ def _check_choices(conversion: Conversion) -> None:
         raise UserError("input=tokens needs the codec that wrote the tokens: set codec@source=snac (or another).")
     if conversion.input == "audio" and conversion.codec is None:
         raise UserError("input=audio with codec=none leaves nothing to do: choose a codec, for example codec=mimi.")
-    if conversion.input == "text" and (conversion.codec is None or conversion.codec.info.name != "mimi"):
-        raise UserError("input=text speaks Mimi tokens: set codec=mimi (convert them to another codec afterwards).")
+    if conversion.input == "text":
+        _check_speech(conversion)
     if conversion.codec is None and conversion.audio_format == "none":
         raise UserError("codec=none with audio_format=none leaves nothing to write: change one of them.")
+
+
+def _check_speech(conversion: Conversion) -> None:
+    """Text becomes the very tokens that the speech model speaks, so codec and model must be of one family."""
+    codec, tts = conversion.codec, conversion.tts
+    if codec is None or tts is None or codec.info.name != "mimi":
+        raise UserError("input=text speaks Mimi tokens: set codec=mimi (convert them to another codec afterwards).")
+    spoken, read = tts.info, codec.info
+    if (spoken.weights_id, spoken.num_codebooks) != (read.weights_id, read.num_codebooks):
+        raise UserError(
+            f"the speech model speaks {spoken.num_codebooks} codebooks of Mimi {spoken.weights_id}, codec=mimi is "
+            f"{read.num_codebooks} codebooks of {read.weights_id}.\nSet codec.weights={tts.weights} and "
+            f"codec.num_codebooks={spoken.num_codebooks}."
+        )
 
 
 def _settings(conversion: Conversion, unit_rows: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from voxlab.codecs import cells
 from voxlab.codecs.base import Codec, Codes, item_seed
 from voxlab.codecs.cells import Cells
-from voxlab.codecs.translate import Translated, Translator, Utterance
+from voxlab.codecs.translate import Translated, Translator, Utterance, with_retries
 from voxlab.codecs.tts import MoshiTTS
 from voxlab.parquet import Unit, read_unit
 
@@ -131,20 +131,21 @@ class Conversion:
 
     def _speak(self, loaded: Loaded) -> list[Translated]:
         rows = sorted(loaded.texts, key=lambda row: (len(loaded.texts[row].split()), row))
-        batches = [rows[start : start + self.tts_batch_size] for start in range(0, len(rows), self.tts_batch_size)]
-        spoken = [item for batch in batches for item in self._speak_batch(batch, loaded.texts)]
+        texts = [(row, loaded.texts[row]) for row in rows]
+        batches = [texts[start : start + self.tts_batch_size] for start in range(0, len(texts), self.tts_batch_size)]
+        spoken = [item for batch in batches for item in with_retries(batch, self._speak_batch, _unspoken)]
         if not self.stores_audio:
             return spoken
-        wavs = {item.row: item.wav for item in self._decode(spoken)}
-        return [Translated(item.row, wavs.get(item.row), item.codes, item.error) for item in spoken]
+        decoded = {item.row: item for item in self._decode(spoken)}
+        return [_joined(item, decoded[item.row]) if item.codes else item for item in spoken]
 
-    def _speak_batch(self, rows: Sequence[int], texts: Mapping[int, str]) -> list[Translated]:
+    def _speak_batch(self, batch: Sequence[tuple[int, str]]) -> list[Translated]:
         assert self.tts is not None
-        batch = [texts[row] for row in rows]
-        results = self.tts.generate(batch, seed=item_seed(self.seed, "|".join(batch)))
+        texts = [text for _, text in batch]
+        results = self.tts.generate(texts, seed=item_seed(self.seed, "|".join(texts)))
         return [
             Translated(row, None, None if result.codes is None else _flat_codes(result.codes), result.reason)
-            for row, result in zip(rows, results, strict=True)
+            for (row, _), result in zip(batch, results, strict=True)
         ]
 
     def _decode(self, spoken: Sequence[Translated]) -> list[Translated]:
@@ -201,6 +202,15 @@ class Conversion:
 def _load_texts(column: Sequence[str | None]) -> Loaded:
     found = Cells(errors={row: "empty_text" for row, text in enumerate(column) if not (text or "").strip()})
     return Loaded(found, {row: text for row, text in enumerate(column) if text and row not in found.errors})
+
+
+def _unspoken(item: tuple[int, str], reason: str) -> Translated:
+    return Translated(item[0], error=reason)
+
+
+def _joined(spoken: Translated, decoded: Translated) -> Translated:
+    """Put audio to the codes it was decoded from; codes whose audio failed count as failed."""
+    return Translated(spoken.row, decoded.wav, spoken.codes if decoded.error is None else None, decoded.error)
 
 
 def _flat_codes(codes: torch.Tensor) -> Codes:

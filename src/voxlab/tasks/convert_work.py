@@ -17,7 +17,7 @@ from voxlab import parquet, storage
 from voxlab.codecs.translate import Translated
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import UserError
-from voxlab.parallel import Ranks, barrier, gather, keep_large_buffers, split_work
+from voxlab.parallel import Ranks, barrier, gather, split_work
 from voxlab.parquet import Source, Unit
 from voxlab.progress import BulkProgress
 from voxlab.tasks.convert_units import Conversion, Loaded
@@ -129,7 +129,6 @@ class Work:
         return parquet.is_current(parquet.part_path(self.out, unit), self.fingerprint, unit.source)
 
     def _load_models(self) -> None:
-        keep_large_buffers()
         conversion = self.conversion
         for model in (conversion.source, conversion.codec, conversion.tts):
             if model is not None:

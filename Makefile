@@ -1,0 +1,44 @@
+# Everything there is to type: make setup | check | test | test-all | demo | bench | clean
+# Needs Python 3.11 or newer, git and make; another interpreter: make setup PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup check test test-all demo bench clean
+
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
+
+setup: $(READY) ## virtual environment with the locked packages; again only after a change of the lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("voxlab needs Python 3.11 or newer, %s is %s. Try: make setup PYTHON=python3.12" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+check: setup ## format, lint, types and the quick tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not weights"
+
+test: setup ## the suite with coverage; no GPU, no published weights, no network
+	$(BIN)/python -m pytest -m "not gpu and not weights" --cov --cov-report=term:skip-covered
+
+test-all: setup ## everything, also what needs a GPU or published weights (such tests skip where there is none)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+demo: setup ## the sample corpus through the whole conversion on the CPU; prints the page to look at
+	$(BIN)/python main.py experiment=quickstart
+
+bench: setup ## the figures of benchmarks/README.md
+	$(BIN)/python benchmarks/convert.py
+
+clean: ## remove the environment, caches and the demo; never outputs of runs, data or converted files
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist outputs/demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

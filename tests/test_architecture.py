@@ -1,0 +1,94 @@
+"""The layers hold: imports point one way, Hydra stays at the top, functions and files stay small."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "voxlab"
+FILES = sorted(SOURCE.rglob("*.py"))
+MAX_FUNCTION, MAX_FILE = 60, 350
+HYDRA_FILES = {"config.py", "run.py"}
+
+# layer -> the layers it may import, besides itself and `errors`
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "audio": {"storage"},
+    "storage": set(),
+    "parquet": {"storage"},
+    "parallel": set(),
+    "progress": set(),
+    "report": {"audio", "storage"},
+    "codecs": {"audio"},
+    "features": {"audio", "codecs"},
+    "sidecars": {"audio", "storage"},
+    "data": {"audio", "storage", "parquet"},
+    "models": {"audio"},
+    "losses": {"audio"},
+    "metrics": {"audio"},
+    "messages": set(),
+    "config": {"messages"},
+    "provenance": {"storage", "parallel"},
+    "run": {"config", "messages", "parallel", "provenance", "storage"},
+}
+BELOW_TASKS = {"audio", "storage", "parquet", "parallel", "progress", "report", "codecs", "features", "sidecars"}
+ALLOWED["tasks"] = BELOW_TASKS | {"data", "models", "losses", "metrics"}
+
+
+def _layer(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path: Path) -> None:
+    if path == SOURCE / "__init__.py":
+        assert list(_imports(path)) == []
+        return
+    layer = _layer(path)
+    assert layer in ALLOWED, f"{path}: say in ALLOWED what the new layer may import"
+    ours = {name.split(".")[1] for name in _imports(path) if name.startswith("voxlab.")}
+    assert ours - {layer, "errors"} <= ALLOWED[layer]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_hydra_stays_at_the_top(path: Path) -> None:
+    packages = {name.partition(".")[0] for name in _imports(path)}
+    assert path.name in HYDRA_FILES or not packages & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("path", [ROOT / "main.py", *FILES], ids=lambda path: path.name)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 - _docstring_lines(node) for node in functions}
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION} == {}
+
+
+def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return (first.end_lineno or 0) - first.lineno + 1
+    return 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_modules_open_with_their_purpose(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    assert len(docstring.splitlines()) <= 6
+
+
+def test_main_is_a_few_lines() -> None:
+    assert len((ROOT / "main.py").read_text().splitlines()) <= 40

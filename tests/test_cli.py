@@ -1,0 +1,144 @@
+"""What a user sees: the overview, the help, and the message for each kind of mistake, all without torch."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "lightning", "numpy", "pyarrow", "transformers")
+# Runs main.py for each of the given command lines in one process; prints what each said and which packages came in.
+DRIVER = """
+import contextlib, io, json, runpy, sys
+results = []
+main, lines = sys.argv[1:]
+for words in json.loads(lines):
+    sys.argv = [main, *words]
+    text, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+    results.append([code, text.getvalue()])
+print(json.dumps([results, sorted(sys.modules)]))
+"""
+MISTAKES = {
+    "task=laughtr": ["task=laughtr: there is no such option", "Did you mean: laughter?", "train_tokenizer"],
+    "task=laughter shif=5": ["shif: there is no such key", "Did you mean: shift?"],
+    "shif=5": ["Did you mean: shift?"],
+    "taks=laughter": ["taks: there is no such key", "Did you mean: task"],
+    "task=laughter shift=abc": ["shift=abc", "'abc'", "Integer"],
+    "task=laughter stage=fitt": ["'fitt'", "[fit, test, generate]"],
+    "task=convert input=speech": ["'speech'", "[tokens, text, audio]"],
+    "task=convert data.batchsize=3": ["data.batchsize: there is no such key", "Keys here: source, root"],
+    "task=convert data.num_file=3": ["Did you mean: num_files?"],
+    "task=convert trainer.gradient_clip=1": ["Did you mean: gradient_clip_val"],
+    "task=convert shift=5": ["shift: no such key here; it is a key of task=laughter"],
+    "task=convert codec=mimy": ["codec=mimy", "Did you mean: mimi?", "encodec"],
+    "task=convert optim=adam": ["optim=adam: there is no such option", "optim has none yet"],
+    "experiment=quik": ["experiment=quik", "quickstart"],
+    "--shift 5": ["--shift: there is no such option", "python main.py shift=5"],
+    "--max-bad-fraction=0.1 task=convert": ["python main.py max_bad_fraction=0.1"],
+    "task laughter": ["task: this has no value", "python main.py task=laughter"],
+    "task=laughter": ["task=laughter is planned, not part of voxlab 0.1.0; this version runs: convert"],
+    "task=a2g": ["task=a2g is planned"],
+    "task=convert data=beat2": ["data=beat2 is planned", "this version runs: voiceassistant"],
+    "task=convert codec=rvq": ["codec=rvq is planned", "mimi"],
+    "task=convert resume=nowhere": ["resume=nowhere: no run folder"],
+    "-m task=laughter,a2g": ["task=laughter is planned"],
+    "-m task=convert dry_run=true codec=none,mimi": ["not a sweep"],
+}
+
+
+def _main(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "main.py", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
+    """What main.py answers to each mistake, the packages imported by then, and the folders left behind."""
+    folder = tmp_path_factory.mktemp("cli")
+    lines = json.dumps([words.split() for words in MISTAKES])
+    command = [sys.executable, "-c", DRIVER, str(ROOT / "main.py"), lines]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    results, modules = json.loads(done.stdout.splitlines()[-1])
+    left = [path.name for path in folder.glob("outputs/*") if path.name != "sweep"]
+    return {**dict(zip(MISTAKES, results, strict=True)), "modules": modules, "folders": left}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_a_message_that_names_the_fix(answers: dict[str, list], line: str) -> None:
+    code, text = answers[line]
+    assert code == 2
+    assert len(text.strip().splitlines()) <= 6
+    assert [part for part in MISTAKES[line] if part not in text] == []
+    assert "Traceback" not in text
+
+
+def test_mistakes_import_nothing_heavy_and_leave_no_folder(answers: dict[str, list]) -> None:
+    assert [name for name in HEAVY if name in answers["modules"]] == []
+    assert answers["folders"] == []
+
+
+def test_without_arguments_the_tasks_are_listed() -> None:
+    done = _main()
+    assert done.returncode == 2
+    for task in ("convert", "extract", "train_tokenizer", "laughter", "a2g"):
+        assert re.search(rf"^{task}( \(planned\))?: .+\n    python main.py task={task}", done.stderr, re.MULTILINE)
+
+
+def test_help_lists_groups_recipes_and_examples() -> None:
+    done = _main("--help")
+    assert done.returncode == 0, done.stderr
+    for expected in (
+        "task: a2g, convert, extract, laughter, train_tokenizer",
+        "data: audiofolder, beat2, librispeech, podcastfillers, voiceassistant",
+        "codec: encodec, mimi, motion_rvq, none, rvq, snac",
+        "quickstart",
+    ):
+        assert expected in done.stdout
+    assert done.stdout.partition("== Groups")[0].count("main.py") >= 4
+
+
+def test_help_follows_the_task() -> None:
+    assert "max_bad_fraction: 0.05" in _main("task=convert", "--help").stdout
+
+
+def test_a_run_can_be_shown_resolved() -> None:
+    done = _main("task=convert", "codec=encodec", "--cfg", "job", "--resolve")
+    assert done.returncode == 0, done.stderr
+    assert "out: converted/voiceassistant-encodec" in done.stdout
+
+
+def test_recipes_are_found_from_any_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "main.py"), "experiment=quickstart", "--cfg", "job", "--package", "data"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "source: sample" in done.stdout, done.stderr
+
+
+def test_tab_completes_options() -> None:
+    # What the installed shell function does: it looks for hydra.main in the script, then asks the script.
+    assert "@hydra.main" in (ROOT / "main.py").read_text()
+    environment = {**os.environ, "COMP_LINE": "python main.py task=l", "COMP_POINT": "21", "COMP_CWORD": "2"}
+    command = [sys.executable, "main.py", "-sc", "query=bash"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "task=laughter" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]], ids=["overview", "help"])
+def test_answers_within_a_second(words: list[str]) -> None:
+    # Processor time, best of three: the machine may be busy with other things.
+    assert min(_cpu_seconds(words) for _ in range(3)) < 1.0
+
+
+def _cpu_seconds(words: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _main(*words)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

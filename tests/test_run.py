@@ -1,0 +1,176 @@
+"""One run end to end through main.py with a stand-in task: artefacts, exit codes, resume, sweeps, loggers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from voxlab import provenance
+from voxlab.parallel import Ranks
+
+ROOT = Path(__file__).resolve().parents[1]
+STANDIN = ["task=convert", "codec=none", "data.source=sample", "task._target_=standin.work"]
+
+
+def _command(tmp_path: Path, *words: str, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    return [*launcher, str(ROOT / "main.py"), *STANDIN, f"data.root={tmp_path / 'corpus'}", *words]
+
+
+def _environment(action: str = "") -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "STANDIN": action, "OMP_NUM_THREADS": "1"}
+
+
+def _main(tmp_path: Path, *words: str, action: str = "") -> subprocess.CompletedProcess[str]:
+    command = _command(tmp_path, *words)
+    environment = _environment(action)
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
+def _only(folder: Path) -> Path:
+    (only,) = folder.iterdir()
+    return only
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_its_artefacts_and_resumes_into_the_same_folder(tmp_path: Path) -> None:
+    done = _main(tmp_path, "seed=4")
+    assert done.returncode == 0, done.stderr
+    folder = _only(tmp_path / "outputs" / "convert")
+    expected = "command.txt config.yaml env.json git.diff git.txt metrics.json packages.txt rank0.log status.json"
+    assert {path.name for path in folder.iterdir()} == {*expected.split(), ".hydra"}
+    assert _json(folder / "status.json")["state"] == "done"
+    assert _json(folder / "metrics.json")["seed"] == 4
+    assert _json(folder / "env.json")["seed"] == 4
+    assert "out: converted/voiceassistant-none" in (folder / "config.yaml").read_text()
+    assert "seed=4" in (folder / "command.txt").read_text()
+    assert "hydra-core==" in (folder / "packages.txt").read_text()
+
+    again = _main(tmp_path, "seed=4", f"resume={folder}")
+    assert again.returncode == 0, again.stderr
+    assert _only(tmp_path / "outputs" / "convert") == folder
+    assert sorted(path.name for path in (folder / ".hydra").glob("overrides*")) == [
+        "overrides.1.yaml",
+        "overrides.2.yaml",
+        "overrides.yaml",
+    ]
+
+    other = _main(tmp_path, "seed=5", f"resume={folder}")
+    assert other.returncode == 2
+    assert "seed: 4 -> 5" in other.stderr
+    assert _json(folder / "metrics.json")["seed"] == 4
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = _main(tmp_path, "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_error_ends_with_its_code_and_no_traceback(tmp_path: Path) -> None:
+    done = _main(tmp_path, action="user")
+    assert done.returncode == 2
+    assert "set data.root=DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+    folder = _only(tmp_path / "outputs" / "convert")
+    assert _json(folder / "status.json")["error"].startswith("data.root=nowhere")
+    assert "UserError" in (folder / "error.txt").read_text()
+    assert "data.root=nowhere" in (folder / "rank0.log").read_text()
+
+
+def test_a_bug_ends_with_1_and_its_traceback(tmp_path: Path) -> None:
+    done = _main(tmp_path, action="bug")
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: a bug in the stand-in") == 1
+    assert _json(_only(tmp_path / "outputs" / "convert") / "status.json")["state"] == "failed"
+
+
+def test_a_wrong_argument_names_itself(tmp_path: Path) -> None:
+    done = _main(tmp_path, "+data.colour=red")
+    assert done.returncode == 2
+    assert "unexpected keyword argument 'colour'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = _command(tmp_path, "hydra.run.dir=run")
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=_environment("sleep"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"sleeping\n"
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+    assert _json(tmp_path / "run" / "status.json")["state"] == "interrupted"
+
+
+def test_a_sweep_survives_a_failed_job_and_goes_on_later(tmp_path: Path) -> None:
+    words = ["seed=1,2,3", "hydra.sweep.dir=sweep", "-m"]
+    done = _main(tmp_path, *words, action="bug@2")
+    assert done.returncode == 1
+    rows = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()
+    assert [row.partition("seed=")[2].split(",")[:2] for row in rows[1:]] == [
+        ["1", "done"],
+        ["2", "failed"],
+        ["3", "done"],
+    ]
+    assert "a bug in the stand-in" in rows[2]
+    assert "RuntimeError" in (tmp_path / "sweep" / "1" / "error.txt").read_text()
+
+    again = _main(tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is done already") == 2
+    assert (tmp_path / "sweep" / "sweep.csv").read_text().count(",done,") == 3
+    assert not (tmp_path / "sweep" / "1" / "error.txt").exists()
+
+
+@pytest.mark.slow
+def test_loggers_write_the_summary_and_wandb_says_how_to_upload(tmp_path: Path) -> None:
+    done = _main(tmp_path, "logger=wandb", "logger.wandb.offline=true", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "seed" in (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text()
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    (run,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert run.name.endswith("-run")
+    assert f"wandb sync {run}" in done.stderr
+
+
+def test_git_state_of_a_folder_without_git(tmp_path: Path) -> None:
+    assert provenance.git_state(tmp_path) == {"git.txt": "not a git checkout\n", "git.diff": ""}
+
+
+def test_git_state_holds_commit_and_diff(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init", "-b", "trunk")
+    (tmp_path / "file").write_text("one\n")
+    git("add", "file")
+    git("commit", "-m", "first")
+    (tmp_path / "file").write_text("two\n")
+    state = provenance.git_state(tmp_path)
+    assert "branch trunk\ndirty True" in state["git.txt"]
+    assert "+two" in state["git.diff"]
+
+
+def test_the_command_names_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "task=convert", "tags=[a, b]"])
+    assert provenance.command() == "python main.py task=convert 'tags=[a, b]'"
+    for key, value in {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(key, value)
+    assert provenance.command() == "torchrun --nproc_per_node=4 --nnodes=2 main.py task=convert 'tags=[a, b]'"
+
+
+def test_only_the_first_failing_rank_claims_the_error(tmp_path: Path) -> None:
+    first, second = (provenance.Status(tmp_path, Ranks(rank=rank, world=2)) for rank in (1, 0))
+    assert first.claim_error("the cause")
+    assert not second.claim_error("a consequence")
+    assert (tmp_path / "error.txt").read_text() == "the cause"
