@@ -1,7 +1,8 @@
 """task=convert against the obvious loop: full-size models with the same random weights, the same rows, one run.
 
 The obvious loop calls the upstream packages row by row, holds the file in memory and pickles all of it every
-`--checkpoint-every` rows, as the script that voxlab replaces did.
+`--checkpoint-every` rows, as the script that voxlab replaces did. It runs in a process of its own, so that it profits
+from nothing that voxlab sets up.
 
 .venv/bin/python benchmarks/convert.py --rows 48
 """
@@ -10,10 +11,12 @@ import argparse
 import json
 import pickle
 import platform
+import resource
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import torch
 from snac import SNAC
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxlab.codecs.base import item_seed
+from voxlab.codecs.base import Codes, item_seed
 from voxlab.codecs.layouts import parse_tokens
 from voxlab.codecs.mimi import Mimi
 from voxlab.codecs.snac import CONFIG_24KHZ, Snac
@@ -43,24 +46,24 @@ def main() -> None:
     parser.add_argument("--checkpoint-every", type=int, default=8)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    ranks = launched(options.device)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         models = write_weights(root)
         lengths = write_rows(root / "in", options.rows, options.mean_seconds)
         seconds = sum(lengths) / GROUPS_PER_SECOND
         print(
-            f"{options.rows} rows, {seconds:.0f} s of audio (mean {seconds / options.rows:.1f} s); device {ranks.device}"
+            f"{options.rows} rows, {seconds:.0f} s of audio, {seconds / options.rows:.1f} s each on average", flush=True
         )
-        loop, checkpoints = obvious_loop(root, models, ranks.device, options.checkpoint_every)
-        results = {"obvious loop": loop, "obvious loop with its checkpoints": loop + checkpoints}
-        for compiled in (False, True):
-            warm, steady = ours(root, models, ranks, compiled=compiled)
-            name = "voxlab compiled" if compiled else "voxlab"
-            results[name] = steady
-            print(f"  {name}: first use (loading, compiling) takes {warm:.0f} s, not counted below")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other_process:
+            loop = other_process.submit(obvious_loop, root, models, options.device, options.checkpoint_every).result()
+        results = {"obvious loop": loop[0], "obvious loop with its checkpoints": sum(loop)}
+        ranks = launched(options.device)
+        for name, compiled in (("voxlab", False), ("voxlab, compiled", True)):
+            warm, results[name] = ours(root, models, ranks, compiled=compiled)
+            print(f"{name}: first use (loading, compiling, 3 rows) took {warm:.0f} s, not counted below", flush=True)
         report(results, options.rows, seconds)
-        report_limit(models, ranks.device, seconds, results)
+        report_limit(models, ranks.device, seconds / min(results.values()))
+        print(f"peak memory of voxlab's process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 
 def write_weights(root: Path) -> dict[str, Path]:
@@ -100,6 +103,8 @@ def write_rows(root: Path, rows: int, mean_seconds: float) -> list[int]:
 
 def obvious_loop(root: Path, models: dict[str, Path], device: str, checkpoint_every: int) -> tuple[float, float]:
     """Return the seconds of the row-by-row loop and, apart, of its checkpoints."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     from moshi.models.loaders import get_mimi
 
     snac = SNAC.from_pretrained(str(models["snac"])).to(device)
@@ -147,68 +152,46 @@ def ours(root: Path, models: dict[str, Path], ranks: Any, *, compiled: bool) -> 
 def report(results: dict[str, float], rows: int, seconds: float) -> None:
     """Print rows/s, audio seconds per second, and ratios to the obvious loop."""
     base, with_checkpoints = results["obvious loop"], results["obvious loop with its checkpoints"]
-    print(f"\n| | rows/s | x real time | vs. loop | vs. loop with checkpoints |\n|---|---|---|---|---|")
+    print("\n| | rows/s | x real time | vs. loop | vs. loop with checkpoints |\n|---|---|---|---|---|")
     for name, spent in results.items():
-        print(
-            f"| {name} | {rows / spent:.3f} | {seconds / spent:.2f} | {base / spent:.2f} | {with_checkpoints / spent:.2f} |"
-        )
+        ratios = f"{base / spent:.2f} | {with_checkpoints / spent:.2f}"
+        print(f"| {name} | {rows / spent:.3f} | {seconds / spent:.2f} | {ratios} |")
 
 
-def report_limit(models: dict[str, Path], device: str, seconds: float, results: dict[str, float]) -> None:
-    """Print each stage's arithmetic, its own speed, and the share of this machine's matrix peak."""
+def report_limit(models: dict[str, Path], device: str, best: float) -> None:
+    """Print the arithmetic and speed of each stage, and how near `best` (x real time) comes to the limit."""
     source, codec = Snac(weights=str(models["snac"])).to(device), Mimi(weights=str(models["mimi"])).to(device)
-    cell = " ".join("# " + " ".join(map(str, group)) for group in np.random.default_rng(1).integers(0, 4096, (117, 7)))
-    from voxlab.codecs.cells import read_token_cells
-
-    item = read_token_cells(
-        [cell], source.info, layout="mini_omni", partial_tail="error", seed=0, max_seconds=99
-    ).utterances[0]
-    assert item.codes is not None
-    peak = measure_peak(device)
-    duration, total = item.num_samples / 24000, 0.0
-    wav, lengths = source.decode(item.codes, [0])
-    print(f"\nmatrix peak of this machine: {peak:.0f} GFLOP/s (float32 matmul)")
-    for name, call in (
-        ("SNAC decode", lambda: source.decode(item.codes, [0])),
-        ("Mimi encode", lambda: codec.encode(wav, lengths)),
-    ):
+    books = tuple(torch.randint(0, 4096, (1, 117 * rate)) for rate in (1, 2, 4))
+    codes = Codes(books, torch.tensor([4 * 117]))
+    wav, lengths = source.decode(codes, [0])
+    duration, peak, total = wav.shape[-1] / 24000, measure_peak(device), 0.0
+    print(f"\nfloat32 matrix product: {peak:.0f} GFLOP/s")
+    stages = {"SNAC decode": lambda: source.decode(codes, [0]), "Mimi encode": lambda: codec.encode(wav, lengths)}
+    for name, call in stages.items():
         with FlopCounterMode(display=False) as counter:
             call()
         flops = counter.get_total_flops() / duration / 1e9
-        with stopwatch(device) as elapsed:
-            call()
+        speed = duration / min(stopwatch(device, call) for _ in range(3))
         total += flops
-        print(
-            f"{name}: {flops:.1f} GFLOP per second of audio, {duration / elapsed[0]:.1f} x real time eager, limit {peak / flops:.0f} x"
-        )
-    best = min(results.values())
-    print(
-        f"both: limit {peak / total:.1f} x real time; best run above reaches {seconds / best / (peak / total):.0%} of it"
-    )
+        print(f"{name}: {flops:.1f} GFLOP/s of audio; limit {peak / flops:.0f} x real time, eager {speed:.1f} x")
+    print(f"both: limit {peak / total:.1f} x real time; the best run above reaches {best / (peak / total):.0%} of it")
 
 
-@contextmanager
-def stopwatch(device: str) -> Iterator[list[float]]:
-    """Time a block, waiting for the device on both sides."""
-    elapsed: list[float] = []
+def stopwatch(device: str, call: Callable[[], Any]) -> float:
+    """Return the seconds that `call` takes, waiting for the device on both sides."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     wait()
     started = time.perf_counter()
-    yield elapsed
+    call()
     wait()
-    elapsed.append(time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 def measure_peak(device: str) -> float:
-    """Return GFLOP/s of a large float32 matrix product, the best of five."""
+    """Return GFLOP/s of a large float32 matrix product, the best of six."""
     size = 8192 if device.startswith("cuda") else 2048
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
-    best = float("inf")
-    for _ in range(6):
-        with stopwatch(device) as elapsed:
-            a @ b
-        best = min(best, elapsed[0])
-    return 2 * size**3 / best / 1e9
+    return 2 * size**3 / min(stopwatch(device, lambda: a @ b) for _ in range(6)) / 1e9
 
 
 if __name__ == "__main__":

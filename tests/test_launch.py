@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks.test_convert import tokens, write_corpus
 from tests.tiny_models import write_tiny_mimi, write_tiny_snac
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,27 +29,35 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
+def _write_corpus(root: Path) -> None:
+    """Write three files, so that each rank owns one and the third is shared."""
+    for number in range(3):
+        answers: list[str | None] = [tokens(3 + row, 10 * number + row) for row in range(7)]
+        write_corpus(root, [*answers, None], name=f"train-{number:05d}-of-00003.parquet", row_group_size=5)
+
+
 def _converted(launcher: str, folder: Path) -> dict[str, bytes]:
-    """Convert the sample corpus into folder/out; returns the bytes of each file written."""
+    """Convert the corpus into folder/out; returns the bytes of each file written."""
     folder.mkdir()
     prefix = [word.format(port=_free_port()) for word in LAUNCHERS[launcher]]
     command = [
-        *[sys.executable, *prefix, str(ROOT / "main.py"), "task=convert", "data.source=sample", "data.root=corpus"],
+        *[sys.executable, *prefix, str(ROOT / "main.py"), "task=convert", f"data.root={folder.parent / 'corpus'}"],
         *[f"source.weights={folder.parent / 'snac'}", f"codec.weights={folder.parent / 'mimi'}"],
-        *["codec.num_codebooks=8", "unit_rows=4", "out=out", "device=cpu"],
+        *["codec.num_codebooks=8", "unit_rows=2", "max_bad_fraction=0.2", "out=out", "device=cpu"],
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return {path.name: path.read_bytes() for path in sorted((folder / "out").rglob("*.parquet"))}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "out").rglob("*.*")}
 
 
 @pytest.mark.slow
 def test_two_ranks_share_one_run_folder_and_write_the_bytes_of_one(tmp_path: Path) -> None:
     write_tiny_snac(tmp_path / "snac")
     write_tiny_mimi(tmp_path / "mimi")
+    _write_corpus(tmp_path / "corpus")
     files = {launcher: _converted(launcher, tmp_path / launcher) for launcher in LAUNCHERS}
-    assert len(files["python"]) == 2
+    assert len(files["python"]) == 5  # three Parquet files, manifest, errors
     for launcher in ("torchrun", "accelerate"):
         assert files[launcher] == files["python"], launcher
         (run,) = (tmp_path / launcher / "outputs" / "convert").iterdir()

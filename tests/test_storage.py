@@ -19,6 +19,12 @@ json_values = st.recursive(
 )
 
 
+def write_half(path, error):
+    with storage.atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+
+
 def test_atomic_write_replaces_the_whole_file(tmp_path):
     path = tmp_path / "deep" / "file.bin"
     storage.atomic_write_bytes(path, b"first")
@@ -30,9 +36,8 @@ def test_atomic_write_replaces_the_whole_file(tmp_path):
 def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
     path = tmp_path / "file.bin"
     storage.atomic_write_bytes(path, b"old")
-    with pytest.raises(RuntimeError, match="half way"), storage.atomic_path(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError("half way")
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half(path, RuntimeError("half way"))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -54,9 +59,7 @@ def test_killed_writer_leaves_the_old_file_and_a_temporary_that_is_swept_up(tmp_
 
 def test_full_disk_names_the_file_and_the_free_space(tmp_path):
     with pytest.raises(UserError, match=r"no room to write .*big\.bin.*GB free.*\n.*resumes"):
-        with storage.atomic_path(tmp_path / "big.bin") as temporary:
-            temporary.write_bytes(b"part")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_half(tmp_path / "big.bin", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert list(tmp_path.iterdir()) == []
 
 

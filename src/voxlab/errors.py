@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A wrong setting, a missing file or a foreign folder: says what was found, what is allowed and what to type next."""
+    """A wrong setting, a missing file, a foreign folder: says what was found, what is allowed, what to type next."""
 
     exit_code = 2
 

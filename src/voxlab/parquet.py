@@ -175,15 +175,13 @@ def assemble(
 
 def _open_writer(path: Path, schema: pa.Schema, plain: Sequence[str]) -> pq.ParquetWriter:
     leaves = _leaf_paths(schema)
-    # Dictionaries pay for text and codes and only cost time on audio.
-    dictionary = [leaf for leaf in leaves if leaf not in plain and not leaf.endswith(".bytes")]
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression={leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
-        compression_level={leaf: 3 for leaf in leaves if leaf not in plain},
-        use_dictionary=dictionary,
-    )
+    options: dict[str, Any] = {
+        "compression": {leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
+        "compression_level": {leaf: 3 for leaf in leaves if leaf not in plain},
+        # Dictionaries pay for text and codes and only cost time on audio.
+        "use_dictionary": [leaf for leaf in leaves if leaf not in plain and not leaf.endswith(".bytes")],
+    }
+    return pq.ParquetWriter(path, schema, **options)
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:

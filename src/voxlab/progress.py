@@ -1,4 +1,4 @@
-"""A progress bar for bulk work: rows/s, audio seconds per second and time left; log lines where there is no terminal."""
+"""A progress bar for bulk work: rows/s, audio seconds per second, time left; log lines where there is no terminal."""
 
 import logging
 import sys

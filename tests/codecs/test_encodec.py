@@ -114,7 +114,7 @@ def test_codes_vary(folders):
 
 def test_long_items_are_refused(folders):
     codec = Encodec(weights=str(folders[24000]), max_seconds=1)
-    with pytest.raises(ValueError, match=r"an item of 2\.0 s; allowed are 1 s.*codec\.max_seconds"):
+    with pytest.raises(ValueError, match=r"an item of 2\.0 s; allowed are 1\..*codec\.max_seconds"):
         codec.encode(noise(24000)[..., :48000], torch.tensor([48000]))
 
 

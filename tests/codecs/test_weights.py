@@ -2,6 +2,7 @@ import hashlib
 import os
 
 import pytest
+import torch
 
 from voxlab.codecs import runtime, weights
 from voxlab.errors import UserError
@@ -28,7 +29,7 @@ def test_missing_paths_never_reach_the_hub(path, monkeypatch):
 
 
 def test_unreachable_hub_is_a_user_error(monkeypatch):
-    def offline(repo, name):
+    def offline(repo, name, **options):
         raise OSError("offline")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
@@ -39,7 +40,7 @@ def test_unreachable_hub_is_a_user_error(monkeypatch):
 
 
 def test_hub_files_come_from_the_cache_and_optional_ones_may_lack(tmp_path, monkeypatch):
-    def cached(repo, name):
+    def cached(repo, name, **options):
         if name == "b.json":
             raise FileNotFoundError(name)
         return str(tmp_path / name)
@@ -81,3 +82,14 @@ def test_missing_compiler_says_what_to_type(monkeypatch):
 def test_unknown_dtype():
     with pytest.raises(UserError, match="dtype='int8' is unknown; allowed: float32"):
         runtime.check_dtype("int8", "x")
+
+
+def test_exact_inference_restores_the_settings_of_cuda():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn.allow_tf32, matmul.allow_tf32 = True, True
+    with runtime.exact_inference(torch.device("cuda"), torch.float32):
+        assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == (False, False, True)
+        assert not torch.is_grad_enabled()
+    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == (True, True, False)
+    matmul.allow_tf32 = False
+    assert torch.is_grad_enabled()

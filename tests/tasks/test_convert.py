@@ -269,7 +269,9 @@ def speech(tmp_path):
     folder = write_tiny_tts(tmp_path / "tts")
     return {
         "input": "text",
-        "tts": MoshiTTS(weights=str(folder), voice="tiny.wav", voice_repo=str(folder), num_codebooks=8, dtype="float32"),
+        "tts": MoshiTTS(
+            weights=str(folder), voice="tiny.wav", voice_repo=str(folder), num_codebooks=8, dtype="float32"
+        ),
         "codec": Mimi(weights=str(folder), num_codebooks=8),
     }
 

@@ -16,14 +16,8 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, pad_rows, stack, unstack, zero_past
-from voxlab.codecs.runtime import (
-    check_dtype,
-    exact_inference,
-    fold_weight_norm,
-    package_version,
-    shrink_biases,
-    spread_entries,
-)
+from voxlab.codecs.random_init import shrink_biases, spread_entries
+from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
 from voxlab.errors import UserError
 
 MONO_24KHZ: dict[str, Any] = {
@@ -63,13 +57,12 @@ class Encodec:
         tail: "reference" encodes as the package does (it reflects the last samples), batching equal lengths only;
             "zeros" pads with silence to a whole frame, which lets any lengths share a batch (24 kHz only).
         dtype: float32 (default); bfloat16 and float16 change most codes.
-        compile: not available, see Raises.
+        compile: refused: the LSTM is a library call already, and the convolutions' padding depends on the data.
         max_seconds: longer items are refused: EnCodec's LSTM allows no exact chunks.
         random_seed: seed of the weights where `weights` is "random".
 
     Raises:
-        UserError: an argument is unknown or does not fit the weights; or compile=True, which gains nothing here: the
-            LSTM is a library call already and the padding of the convolutions depends on the data.
+        UserError: an argument is unknown or does not fit the weights.
     """
 
     def __init__(
@@ -288,7 +281,7 @@ class Encodec:
         longest = int(lengths.max()) / self.info.sample_rate
         if longest > self.max_seconds:
             raise ValueError(
-                f"encodec: an item of {longest:.1f} s; allowed are {self.max_seconds} s. Cut it or set codec.max_seconds"
+                f"encodec: an item of {longest:.1f} s; allowed are {self.max_seconds}. Cut it or set codec.max_seconds"
             )
 
 

@@ -17,14 +17,8 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, stack, unstack, zero_past
-from voxlab.codecs.runtime import (
-    check_dtype,
-    compile_function,
-    exact_inference,
-    package_version,
-    shrink_biases,
-    spread_entries,
-)
+from voxlab.codecs.random_init import shrink_biases, spread_entries
+from voxlab.codecs.runtime import check_dtype, compile_function, exact_inference, package_version
 from voxlab.errors import UserError
 
 WEIGHTS_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"  # in every Moshi and TTS repo of Kyutai; CC BY 4.0

@@ -43,17 +43,24 @@ def package_version(name: str, codec: str, extra: str = "") -> str:
 
 @contextlib.contextmanager
 def exact_inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Run without autograd and, for float32 on CUDA, without TF32 (it flips codes); restores the settings after."""
+    """Run without autograd; on CUDA also with repeatable kernels and, for float32, without TF32 (it flips codes).
+
+    The process-wide settings are restored afterwards.
+    """
     with torch.no_grad():
-        if device.type != "cuda" or dtype != torch.float32:
+        if device.type != "cuda":
             yield
             return
-        conv, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        cudnn: Any = torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32
+        exact = dtype == torch.float32
+        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = cudnn.allow_tf32 and not exact, True, False
+        matmul.allow_tf32 = matmul.allow_tf32 and not exact
         try:
             yield
         finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = conv, matmul
+            cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = before
 
 
 def compile_function(function: Callable[..., Any], codec: str) -> Callable[..., Any]:
@@ -77,17 +84,3 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return model
-
-
-@torch.no_grad()
-def shrink_biases(model: nn.Module) -> None:
-    """Scale the biases of an untrained network to a tenth: they would outweigh its response to the signal."""
-    for name, parameter in model.named_parameters():
-        if "bias" in name:
-            parameter.mul_(0.1)
-
-
-def spread_entries(shape: torch.Size, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw codebook entries (E, D) with `std` (D,) per dimension and equal norms: else the shortest few win everywhere."""
-    directions = nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
-    return directions * shape[1] ** 0.5 * std

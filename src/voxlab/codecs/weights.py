@@ -49,13 +49,16 @@ def _in_folder(folder: Path, names: Sequence[str], optional: Sequence[str], code
 
 def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], codec: str) -> dict[str, Path]:
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     found: dict[str, Path] = {}
     for name in [*names, *optional]:
         try:
-            found[name] = Path(hf_hub_download(repo, name))
-        except (OSError, ValueError, EntryNotFoundError) as error:
+            try:  # what lies in the cache is used as it is: no network, no change under a running project
+                found[name] = Path(hf_hub_download(repo, name, local_files_only=True))
+            except LocalEntryNotFoundError:
+                found[name] = Path(hf_hub_download(repo, name))
+        except (OSError, ValueError) as error:
             if name in optional:
                 continue
             reason = f"looked in {constants.HF_HUB_CACHE} and on the hub ({type(error).__name__})"

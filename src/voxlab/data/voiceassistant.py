@@ -81,6 +81,8 @@ class VoiceAssistant:
             UserError: there is none.
         """
         found = sorted(path for path in self.folder.glob(self.pattern) if path.is_file())
+        if not found and self.source == "sample":
+            raise UserError(f"{self.folder} holds no sample corpus yet; a run without dry_run=true writes it.")
         if not found:
             raise UserError(
                 f"no Parquet file matches {self.pattern} under {self.folder}; expected train-00000-of-00325.parquet "

@@ -16,8 +16,7 @@ from voxlab import audio, parquet, report, storage
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import TooManyBadItems
 from voxlab.parallel import gather
-from voxlab.parquet import Source, Unit
-from voxlab.tasks.convert_units import NOTE, Conversion
+from voxlab.tasks.convert_units import NOTE
 from voxlab.tasks.convert_work import Work, add_counts
 
 log = logging.getLogger(__name__)
@@ -130,33 +129,44 @@ def _failed_rows(work: Work, name: str) -> Iterator[dict[str, Any]]:
 def _write_report(
     work: Work, summary: Mapping[str, Any], totals: Mapping[str, Any], bad: Sequence[BadFile], run_dir: Path
 ) -> Path:
-    sections = []
-    codecs = [codec for codec in (work.conversion.source, work.conversion.codec) if codec is not None]
-    if any(codec.info.weights_id.startswith("random:") for codec in codecs):
-        sections.append(
-            report.notice(
-                "Random weights: the audio is noise and the tokens mean nothing. This page shows the pipeline."
-            )
-        )
-    sections.append(report.facts("Summary", dict(summary)))
-    if totals["errors"]:
-        sections.append(report.table("Failed rows", ["reason", "rows"], list(totals["errors"].items())))
+    rows = list(_first_rows(work))
+    sections = [
+        *_warnings(work),
+        report.facts("Summary", {key.replace("_", " "): value for key, value in summary.items()}),
+        report.bars("Rows", _outcomes(totals)),
+    ]
     if bad:
         sections.append(report.table("Files left out", ["file", "reason"], [[file.name, file.reason] for file in bad]))
-    rows = list(_first_rows(work))
-    sections.append(report.players("Questions and answers", [clip for row in rows for clip in _clips(work, row)]))
-    code_column = work.conversion.code_column
-    images = [
-        report.plot_codes(row[code_column], size=report.WIDE) for row in rows if isinstance(row.get(code_column), list)
-    ]
-    if images:
-        sections.append(
-            report.figure("Tokens of the first answer", images[0], f"column {code_column}: codebooks x frames")
-        )
-    sections.append(report.code(json.dumps(work.settings, indent=2)))
-    path = run_dir / "report.html"
-    report.write_report(path, "voxlab convert", f"{work.conversion.column} in {work.out}", sections)
-    return path
+    sections.append(report.players("Listen", [clip for row in rows for clip in _clips(work, row)]))
+    sections += _token_images(work, rows)
+    sections.append(report.code(json.dumps(work.settings, indent=2), "Settings"))
+    subtitle = f"{work.conversion.column} to {', '.join(work.conversion.new_columns.names)} in {work.out}"
+    return report.write_report(run_dir / "report.html", "voxlab convert", subtitle, sections)
+
+
+def _warnings(work: Work) -> list[report.Section]:
+    codecs = [codec for codec in (work.conversion.source, work.conversion.codec) if codec is not None]
+    names = [codec.info.name for codec in codecs if codec.info.weights_id.startswith("random:")]
+    if not names:
+        return []
+    text = (
+        f"{' and '.join(names)} with random weights: audio is noise and tokens mean nothing; this shows the pipeline."
+    )
+    return [report.notice(text)]
+
+
+def _outcomes(totals: Mapping[str, Any]) -> dict[str, int]:
+    failed = sum(totals["errors"].values())
+    return {"converted": totals["rows"] - failed - totals["notes"], "repaired": totals["notes"], **totals["errors"]}
+
+
+def _token_images(work: Work, rows: Sequence[Mapping[str, Any]]) -> list[report.Section]:
+    column = work.conversion.code_column
+    codes = [row[column] for row in rows if column is not None and isinstance(row[column], list)]
+    if not codes:
+        return []
+    image = report.plot_codes(codes[0], size=report.WIDE)
+    return [report.figure("Tokens of the first row", image, f"column {column}: codebooks x frames")]
 
 
 def _first_rows(work: Work) -> Iterator[dict[str, Any]]:

@@ -225,4 +225,4 @@ def _is_silent(result: Translated) -> bool:
 def _features(schema: pa.Schema) -> dict[str, Any]:
     from datasets import Features
 
-    return Features.from_arrow_schema(schema.remove_metadata()).to_dict()
+    return dict(Features.from_arrow_schema(schema.remove_metadata()).to_dict())
