@@ -27,6 +27,7 @@ import torch
 from snac import SNAC
 from torch.utils.flop_counter import FlopCounterMode
 
+from voxlab.audio import encode_wav
 from voxlab.codecs.base import Codes, item_seed
 from voxlab.codecs.layouts import parse_tokens
 from voxlab.codecs.mimi import Mimi
@@ -90,7 +91,7 @@ def write_rows(root: Path, rows: int, mean_seconds: float) -> list[int]:
     spread = rng.lognormal(0, 0.5, rows)
     lengths = [max(1, round(x)) for x in spread / spread.mean() * mean_seconds * GROUPS_PER_SECOND]
     answers = [" ".join("# " + " ".join(map(str, group)) for group in rng.integers(0, 4096, (n, 7))) for n in lengths]
-    question = {"bytes": rng.bytes(300_000), "path": "q.wav"}
+    question = {"bytes": encode_wav(torch.from_numpy(rng.uniform(-0.5, 0.5, (1, 150_000))), 22050), "path": "q.wav"}
     table = {name: ["text"] * rows for name in ("split_name", "index", "round", "question", "answer")}
     columns = {**table, "question_audio": [question] * rows, "answer_snac": answers}
     (root / "data").mkdir(parents=True)

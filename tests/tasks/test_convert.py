@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from moshi.models.loaders import get_mimi
 from snac import SNAC
 
+from tests.tiny_models import write_tiny_encodec
 from tests.tiny_tts import write_tiny_tts
 from voxlab import storage
 from voxlab.audio import load
 from voxlab.codecs.base import Codes, item_seed
+from voxlab.codecs.encodec import Encodec
 from voxlab.codecs.layouts import parse_tokens
 from voxlab.codecs.mimi import Mimi
 from voxlab.codecs.snac import Snac
@@ -158,6 +161,18 @@ def test_audio_format_and_codec_choose_the_columns(run, sample, tmp_path, audio_
     assert new == [*(["answer_audio"] if audio_format == "float32" else []), "answer_mimi", "convert_error"]
 
 
+def test_unreadable_question_audio_passes_through(run, tmp_path):
+    corpus = write_corpus(tmp_path / "in", [tokens(2), tokens(3)])
+    path = corpus.paths()[0]
+    table = pq.read_table(path)
+    noise = pa.array([{"bytes": b"no audio", "path": "x"}, {"bytes": None, "path": None}], table.schema.field(4).type)
+    pq.write_table(table.set_column(4, "question_audio", noise), path)
+    summary = run(corpus)
+    assert summary["failed_rows"] == 0
+    assert "bad_audio:unreadable" in (tmp_path / "run/report.html").read_text()
+    assert read(tmp_path, "data/train-00000-of-00001.parquet")["question_audio"].to_pylist() == noise.to_pylist()
+
+
 def test_codec_none_writes_audio_only(run, sample, tmp_path):
     run(sample, codec=None)
     assert read(tmp_path, SAMPLE_FILES[0]).column_names[7:] == ["answer_audio", "convert_error"]
@@ -252,6 +267,27 @@ def test_codes_convert_to_any_other_codec(run, sample, tmp_path, tiny_mimi, tiny
     )
     assert all(np.array_equal(level, book[0]) for level, book in zip(levels, expected.codebooks, strict=True))
     assert source.info.num_codebooks == len(row["answer_mimi"])
+
+
+def test_text_column_is_refused_for_codecs_of_lists(run, sample, tiny_mimi):
+    with pytest.raises(UserError, match=r"column answer_snac is string(.|\n)*codec@source=snac"):
+        run(sample, source=Mimi(weights=str(tiny_mimi)))
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_encodec_codes_can_be_read_back(run, sample, tmp_path, stereo):
+    folder = write_tiny_encodec(tmp_path / "encodec", stereo=stereo)
+    codec = Encodec(weights=str(folder), bandwidth=6.0)
+    run(sample, input="audio", codec=codec)
+    corpus = VoiceAssistant(root=str(tmp_path / "out"), tokens_column="question_encodec", output_prefix="back")
+    run(corpus, out="back", source=codec, codec=None)
+    row = read(tmp_path, SAMPLE_FILES[0], "back").to_pylist()[0]
+    wav, rate = load(row["question_audio"]["bytes"], codec.info.sample_rate)
+    assert rate == (48000 if stereo else 24000)
+    codes = codec.encode(wav.expand(1, codec.info.channels, -1), torch.tensor([wav.shape[-1]]))
+    decoded, lengths = codec.decode(codes if stereo else replace(codes, num_samples=None))
+    assert np.array_equal(np.frombuffer(row["back_audio"], "<f4"), decoded[0].T.numpy().ravel())
+    assert lengths[0] == decoded.shape[-1]
 
 
 def test_audio_column_becomes_tokens(run, sample, tmp_path, tiny_mimi):

@@ -26,6 +26,7 @@ class CodecInfo:
         codebook_size: entries per codebook.
         strides: finest frames per code of codebook k ((4, 2, 1) for SNAC, all 1 for flat codecs).
         weights_id: "sha256:<16 hex>" of the weight and config files, or "random:<seed>".
+        has_scales: codes come with a loudness factor per segment (EnCodec 48 kHz) and decode only with it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class CodecInfo:
     codebook_size: int
     strides: tuple[int, ...]
     weights_id: str
+    has_scales: bool = False
 
     @property
     def frame_rate(self) -> float:

@@ -1,7 +1,7 @@
 """Table cells to utterances and back: token text, lists of codes, audio bytes; with a reason for every bad cell."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ def read_token_cells(
         except layouts.LayoutError as error:
             found.errors[row] = error.code
             continue
-        num_samples = int(codes.lengths[0]) * info.hop_length
+        num_samples = _num_samples(codes, info)
         if num_samples > max_seconds * info.sample_rate:
             found.errors[row] = f"too_long:{num_samples / info.sample_rate:.0f}s"
             continue
@@ -60,7 +60,17 @@ def _parse(cell: object, info: CodecInfo, layout: str, partial_tail: str) -> tup
     if cell is None or isinstance(cell, str):
         parsed = layouts.parse_tokens(cell, layout, num_levels=info.num_codebooks, partial_tail=partial_tail)
         return _as_codes(parsed.levels), ", ".join(parsed.notes) or None
-    return _as_codes(_check_lists(cell, info)), None
+    if not isinstance(cell, dict):
+        return _as_codes(_check_lists(cell, info)), None
+    codes = _as_codes(_check_lists(cell["codes"], info))
+    scales = torch.tensor([cell["scales"]], dtype=torch.float32)
+    return replace(codes, scales=scales, num_samples=torch.tensor([cell["num_samples"]])), None
+
+
+def _num_samples(codes: Codes, info: CodecInfo) -> int:
+    if codes.num_samples is not None:
+        return int(codes.num_samples[0])
+    return int(codes.lengths[0]) * info.hop_length
 
 
 def _check_lists(cell: object, info: CodecInfo) -> list[np.ndarray]:
@@ -121,21 +131,28 @@ def audio_cells(wavs: Sequence[Tensor | None], audio_format: str, sample_rate: i
 
 
 def codes_type(info: CodecInfo) -> pa.DataType:
-    """Return the Arrow type of stored codes: token text for hierarchical codecs, else list<list<int16>>."""
+    """Return the Arrow type of stored codes.
+
+    Token text for hierarchical codecs, list<list<int16>> (codebooks x frames) for flat ones, and for those with
+    scales a struct of `codes`, `scales` and `num_samples`.
+    """
     if len(set(info.strides)) > 1:
         return pa.string()
-    return pa.list_(pa.list_(pa.int16() if info.codebook_size <= 2**15 else pa.int32()))
+    books = pa.list_(pa.list_(pa.int16() if info.codebook_size <= 2**15 else pa.int32()))
+    if not info.has_scales:
+        return books
+    return pa.struct([("codes", books), ("scales", pa.list_(pa.float32())), ("num_samples", pa.int64())])
 
 
 def code_cells(all_codes: Sequence[Codes | None], info: CodecInfo) -> pa.Array:
-    """Store codes, one cell an utterance: codebooks x frames, or the mini-omni text for SNAC."""
-    kind = codes_type(info)
-    if pa.types.is_string(kind):
-        return pa.array([None if codes is None else _spell(codes) for codes in all_codes], kind)
-    return pa.array(
-        [None if codes is None else [book[0].numpy() for book in codes.codebooks] for codes in all_codes], kind
-    )
+    """Store codes, one cell an utterance, as `codes_type` says."""
+    return pa.array([None if codes is None else _as_cell(codes, info) for codes in all_codes], codes_type(info))
 
 
-def _spell(codes: Codes) -> str:
-    return layouts.format_tokens([book[0].numpy() for book in codes.codebooks])
+def _as_cell(codes: Codes, info: CodecInfo) -> object:
+    books = [book[0].numpy() for book in codes.codebooks]
+    if len(set(info.strides)) > 1:
+        return layouts.format_tokens(books)
+    if codes.scales is None or codes.num_samples is None:
+        return books
+    return {"codes": books, "scales": codes.scales[0].numpy(), "num_samples": int(codes.num_samples[0])}

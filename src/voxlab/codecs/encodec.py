@@ -110,9 +110,13 @@ class Encodec:
             raise UserError(f"codec encodec: bandwidth={self.bandwidth}; allowed: {config['target_bandwidths']} kbit/s")
         return config
 
-    @cached_property
+    @property
     def info(self) -> CodecInfo:
         """Describe the codec from its config file."""
+        return self._info
+
+    @cached_property
+    def _info(self) -> CodecInfo:
         identity = (
             weight_files.weights_id(self._files) if self._files else weight_files.random_id("encodec", self.random_seed)
         )
@@ -120,7 +124,9 @@ class Encodec:
         rate = self._config["sampling_rate"]
         books = int(self.bandwidth * 1000 // (math.log2(size) * math.ceil(rate / hop)))
         channels = self._config["audio_channels"]
-        return CodecInfo("encodec", rate, channels, hop, books, size, (1,) * books, identity)
+        return CodecInfo(
+            "encodec", rate, channels, hop, books, size, (1,) * books, identity, has_scales=self._config["normalize"]
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what changes the bytes of results; loads no model."""

@@ -71,9 +71,13 @@ class Mimi:
         """Architecture for moshi's loader; None is its own default, the published model."""
         return json.loads(self._files[CONFIG_FILE].read_text()) if CONFIG_FILE in self._files else None
 
-    @cached_property
+    @property
     def info(self) -> CodecInfo:
         """Describe the codec from its config file, or from the published model where there is none."""
+        return self._info
+
+    @cached_property
+    def _info(self) -> CodecInfo:
         identity = (
             weight_files.weights_id(self._files) if self._files else weight_files.random_id("mimi", self.random_seed)
         )

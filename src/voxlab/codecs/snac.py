@@ -89,9 +89,13 @@ class Snac:
             )
         return config
 
-    @cached_property
+    @property
     def info(self) -> CodecInfo:
         """Describe the codec from its config file."""
+        return self._info
+
+    @cached_property
+    def _info(self) -> CodecInfo:
         identity = (
             weight_files.weights_id(self._files) if self._files else weight_files.random_id("snac", self.random_seed)
         )

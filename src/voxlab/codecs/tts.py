@@ -104,9 +104,13 @@ class MoshiTTS:
         """Return the file of the Mimi codec whose codes are generated."""
         return self._files["mimi"]
 
-    @cached_property
+    @property
     def info(self) -> CodecInfo:
         """Describe the Mimi codec whose codes are generated: the decoding codec must have the same `weights_id`."""
+        return self._info
+
+    @cached_property
+    def _info(self) -> CodecInfo:
         files = {self._files[role].name: self._files[role] for role in ("mimi", "mimi_config") if role in self._files}
         config = json.loads(self._files["mimi_config"].read_text()) if len(files) > 1 else PUBLISHED
         hop_length = round(config["sample_rate"] / config["frame_rate"])

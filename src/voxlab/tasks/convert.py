@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from voxlab import parquet, storage
 from voxlab.codecs.base import Codec
-from voxlab.codecs.cells import AUDIO_FORMATS
+from voxlab.codecs.cells import AUDIO_FORMATS, codes_type
 from voxlab.codecs.tts import MoshiTTS
 from voxlab.data.voiceassistant import BadFile, VoiceAssistant
 from voxlab.errors import UserError
@@ -181,13 +181,15 @@ def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> t
 
 
 def _check_cell_type(source: Source, conversion: Conversion) -> None:
-    """Stop when the column can't hold what the codec reads: text only spells hierarchical codes."""
-    kind = source.schema.field(conversion.column).type
+    """Stop when the column can't hold what the codec reads: text spells hierarchical codes only, scales need a struct."""
+    if conversion.source is None:
+        return
+    kind, info = source.schema.field(conversion.column).type, conversion.source.info
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    codec = conversion.source
-    if codec is not None and is_text and len(set(codec.info.strides)) == 1:
+    is_flat = len(set(info.strides)) == 1
+    if (is_text and is_flat) or (info.has_scales and not pa.types.is_struct(kind)):
         raise UserError(
-            f"{source.name}: column {conversion.column} is text ({kind}), but {codec.info.name} codes are lists of "
-            f"{codec.info.num_codebooks} codebooks.\nName the column that holds them (data.tokens_column=...) or the "
-            "codec of the text (codec@source=snac)."
+            f"{source.name}: column {conversion.column} is {kind}, but {info.name} codes are "
+            f"{codes_type(info)}.\nName the column that holds them (data.tokens_column=...) or the codec of this "
+            "column (codec@source=snac)."
         )

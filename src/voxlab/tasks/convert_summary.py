@@ -184,15 +184,19 @@ def _first_rows(work: Work) -> Iterator[dict[str, Any]]:
 def _clips(work: Work, row: Mapping[str, Any]) -> Iterator[report.Clip]:
     for column in dict.fromkeys(("question_audio", work.conversion.audio_column)):
         cell = row.get(column)
-        if cell:
+        if not cell:
+            continue
+        text = str(row.get(column.removesuffix("_audio"), ""))
+        try:
             wav, sample_rate = _read_cell(cell, work.conversion.sample_rate)
-            text = str(row.get(column.removesuffix("_audio"), ""))
-            yield report.Clip(column, wav, sample_rate, text=text)
+        except ValueError as error:  # the corpus's own audio, which is copied unread
+            wav, sample_rate, text = torch.zeros(1, 0), work.conversion.sample_rate, f"{text} ({error})"
+        yield report.Clip(column, wav, sample_rate, text=text)
 
 
 def _read_cell(cell: Any, sample_rate: int) -> tuple[Tensor, int]:
     if isinstance(cell, dict):
-        return audio.load(cell["bytes"])
+        return audio.load(cell["bytes"] or b"")
     return torch.from_numpy(np.frombuffer(cell, "<f4").copy())[None], sample_rate
 
 
