@@ -1,10 +1,11 @@
-"""Two processes under torchrun and accelerate: one run folder, one log per rank, the bytes of one process."""
+"""Several processes under torchrun and accelerate: one run folder, one log per rank, the bytes of one process."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from tests.tiny_models import write_tiny_mimi, write_tiny_snac
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
-    "python": [],
-    "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port={port}"],
+    "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node={world}", "--master_port={port}"],
     "accelerate": [
-        *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"],
+        *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes={world}", "--num_machines=1"],
         *["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port={port}"],
     ],
 }
@@ -36,10 +36,10 @@ def _write_corpus(root: Path) -> None:
         write_corpus(root, [*answers, None], name=f"train-{number:05d}-of-00003.parquet", row_group_size=5)
 
 
-def _converted(launcher: str, folder: Path) -> dict[str, bytes]:
+def _converted(folder: Path, launcher: Sequence[str] = (), world: int = 1) -> dict[str, bytes]:
     """Convert the corpus into folder/out; returns the bytes of each file written."""
     folder.mkdir()
-    prefix = [word.format(port=_free_port()) for word in LAUNCHERS[launcher]]
+    prefix = [word.format(world=world, port=_free_port()) for word in launcher]
     command = [
         *[sys.executable, *prefix, str(ROOT / "main.py"), "task=convert", f"data.root={folder.parent / 'corpus'}"],
         *[f"source.weights={folder.parent / 'snac'}", f"codec.weights={folder.parent / 'mimi'}"],
@@ -51,17 +51,29 @@ def _converted(launcher: str, folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "out").rglob("*.*")}
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """Models, a corpus and what plain python makes of it."""
+    folder = tmp_path_factory.mktemp("launch")
+    write_tiny_snac(folder / "snac")
+    write_tiny_mimi(folder / "mimi")
+    _write_corpus(folder / "corpus")
+    files = _converted(folder / "python")
+    assert len(files) == 5  # three Parquet files, manifest, errors
+    return folder, files
+
+
 @pytest.mark.slow
-def test_two_ranks_share_one_run_folder_and_write_the_bytes_of_one(tmp_path: Path) -> None:
-    write_tiny_snac(tmp_path / "snac")
-    write_tiny_mimi(tmp_path / "mimi")
-    _write_corpus(tmp_path / "corpus")
-    files = {launcher: _converted(launcher, tmp_path / launcher) for launcher in LAUNCHERS}
-    assert len(files["python"]) == 5  # three Parquet files, manifest, errors
-    for launcher in ("torchrun", "accelerate"):
-        assert files[launcher] == files["python"], launcher
-        (run,) = (tmp_path / launcher / "outputs" / "convert").iterdir()
-        assert sorted(path.name for path in run.glob("*.log")) == ["rank0.log", "rank1.log"]
-        assert json.loads((run / "env.json").read_text())["world"] == 2
-        assert json.loads((run / "status.json").read_text())["state"] == "done"
-        assert (run / "command.txt").read_text().startswith("torchrun --nproc_per_node=2")
+@pytest.mark.parametrize(("launcher", "world"), [("torchrun", 2), ("accelerate", 2), ("torchrun", 3), ("torchrun", 5)])
+def test_ranks_share_one_run_folder_and_write_the_bytes_of_one(
+    one_process: tuple[Path, dict[str, bytes]], launcher: str, world: int
+) -> None:
+    """Five ranks are more than the three files: all files are shared then."""
+    folder, expected = one_process
+    place = folder / f"{launcher}{world}"
+    assert _converted(place, LAUNCHERS[launcher], world) == expected
+    (run,) = (place / "outputs" / "convert").iterdir()
+    assert sorted(path.name for path in run.glob("*.log")) == [f"rank{rank}.log" for rank in range(world)]
+    assert json.loads((run / "env.json").read_text())["world"] == world
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    assert (run / "command.txt").read_text().startswith(f"torchrun --nproc_per_node={world}")

@@ -135,7 +135,7 @@ def write_part(path: Path, table: pa.Table, mark: Mapping[str, Any]) -> None:
     """Write one unit's new columns, atomically, with its stamp."""
     stamped = table.replace_schema_metadata({STAMP: spell_stamp(mark)})
     with atomic_path(path) as temporary:
-        pq.write_table(stamped, temporary, compression="zstd", row_group_size=max(1, table.num_rows))
+        pq.write_table(stamped, temporary, compression="none", row_group_size=max(1, table.num_rows))
 
 
 def assemble(

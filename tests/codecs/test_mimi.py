@@ -6,7 +6,7 @@ from moshi.models.loaders import get_mimi
 
 from tests.tiny_models import write_tiny_mimi
 from voxlab.codecs.base import single, stack, unstack
-from voxlab.codecs.mimi import WEIGHTS_FILE, Mimi
+from voxlab.codecs.mimi import CHUNK_FRAMES, WEIGHTS_FILE, Mimi, seanet
 from voxlab.errors import UserError
 
 
@@ -187,3 +187,14 @@ def test_full_size_random_codes_vary():
     codec = Mimi(weights="random", num_codebooks=8)
     codes = stack(codec.encode(noise(48000), torch.tensor([48000])))[0]
     assert min(len(book.unique()) for book in codes) > 5
+
+
+def test_long_signals_are_encoded_in_chunks_with_the_bits_of_one_pass(folder):
+    codec = Mimi(weights=str(folder)).to("cpu")
+    wav = torch.rand(2, 1, 1920 * (2 * CHUNK_FRAMES + 7) - 5) - 0.5
+    assert codec._chunks(wav)
+    with torch.inference_mode():
+        padded = torch.nn.functional.pad(wav, (0, 5))
+        whole = seanet(codec._model.encoder.model, padded)
+        assert torch.equal(codec._encode_in_chunks(padded), whole)
+    assert not codec._model.encoder.is_streaming

@@ -123,11 +123,9 @@ def audio_type(audio_format: str) -> pa.DataType:
 def audio_cells(wavs: Sequence[Tensor | None], audio_format: str, sample_rate: int) -> pa.Array:
     """Store waveforms (C, T): little-endian float32, channels interleaved, or FLAC 16 bit in a struct."""
     if audio_format == "float32":
-        cells = [None if wav is None else audio.encode_float32(wav) for wav in wavs]
-    else:
-        files = [None if wav is None else audio.encode_flac(wav, sample_rate) for wav in wavs]
-        cells = [None if data is None else {"bytes": data, "path": None} for data in files]
-    return pa.array(cells, audio_type(audio_format))
+        return pa.array((None if wav is None else audio.encode_float32(wav) for wav in wavs), pa.binary())
+    files = (None if wav is None else audio.encode_flac(wav, sample_rate) for wav in wavs)
+    return pa.array((None if data is None else {"bytes": data, "path": None} for data in files), AUDIO_STRUCT)
 
 
 def codes_type(info: CodecInfo) -> pa.DataType:

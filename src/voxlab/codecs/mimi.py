@@ -23,6 +23,7 @@ from voxlab.errors import UserError
 
 WEIGHTS_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"  # in every Moshi and TTS repo of Kyutai; CC BY 4.0
 CONFIG_FILE = "mimi_config.json"
+CHUNK_FRAMES = 60  # 4.8 s: activations stay below the 32 MB from where on glibc maps fresh pages each time
 PUBLISHED = {"sample_rate": 24000, "frame_rate": 12.5, "channels": 1, "quantizer": {"n_q": 32, "bins": 2048}}
 
 
@@ -148,9 +149,18 @@ class Mimi:
         return unstack(codes, frames, num_samples=lengths)
 
     def _encode_latents(self, wav: Tensor) -> Tensor:
-        latents = self._seanet(self._model.encoder.model, wav)
+        latents = self._encode_in_chunks(wav) if self._chunks(wav) else self._seanet(self._model.encoder.model, wav)
         (latents,) = self._model.encoder_transformer(latents)
         return self._model.downsample(latents) if hasattr(self._model, "downsample") else latents
+
+    def _chunks(self, wav: Tensor) -> bool:
+        return wav.device.type == "cpu" and not self.compile and wav.shape[-1] > CHUNK_FRAMES * self.info.hop_length
+
+    def _encode_in_chunks(self, wav: Tensor) -> Tensor:
+        """Run the causal convolutions chunk by chunk, carrying their state: the bits of one pass, a bounded memory."""
+        encoder = self._model.encoder
+        with encoder.streaming(len(wav)):
+            return torch.cat([encoder(chunk) for chunk in wav.split(CHUNK_FRAMES * self.info.hop_length, -1)], -1)
 
     def decode(self, codes: Codes, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Decode to wav (B, 1, 1920 N) on the codec's device, zero past each end; Mimi has no noise, seeds are unused.

@@ -181,7 +181,7 @@ def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> t
 
 
 def _check_cell_type(source: Source, conversion: Conversion) -> None:
-    """Stop when the column can't hold what the codec reads: text spells hierarchical codes only, scales need a struct."""
+    """Stop when the column can't hold what the codec reads: only hierarchical codes are text, scales need a struct."""
     if conversion.source is None:
         return
     kind, info = source.schema.field(conversion.column).type, conversion.source.info
