@@ -5,6 +5,7 @@ Imported by main.py before anything else, so help, completion and typos answer w
 
 import os
 import secrets
+import string
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from voxlab import messages
@@ -267,9 +269,33 @@ def launch(main: Callable[[], Any]) -> None:
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
-        main()
+        if options.help:
+            print(help_page(options.overrides))
+        else:
+            main()
     except (Exception, KeyboardInterrupt) as error:
         stop(error)
+
+
+def help_page(overrides: list[str]) -> str:
+    """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = compose("config", overrides, return_hydra_config=True)
+    template = string.Template(settings.hydra.help.template)
+    with open_dict(settings):
+        del settings["hydra"]
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in _options().items())
+    return template.substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(settings))
+
+
+def _options() -> dict[str, list[str]]:
+    """Return group -> options, as the files of conf/ and recipes/ name them."""
+    folders = sorted([*(ROOT / "conf").iterdir(), ROOT / "recipes" / "experiment"], key=lambda folder: folder.name)
+    files = {folder: sorted(folder.rglob("*.yaml")) for folder in folders if folder.is_dir() and folder.name != "hydra"}
+    return {
+        folder.name: [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+        for folder, paths in files.items()
+    }
 
 
 def stop(error: BaseException) -> NoReturn:
@@ -277,6 +303,9 @@ def stop(error: BaseException) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; the same command with resume=<run folder> goes on", file=sys.stderr)
         sys.exit(130)
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     if isinstance(error, JobError):
         sys.exit(error.exit_code)
     message = user_message(error)

@@ -174,8 +174,8 @@ class Snac:
     def decode(self, codes: Codes, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Decode to wav (B, 1, 512 N) on the codec's device, zero past each end.
 
-        At batch 1, uncompiled, in one chunk and on the CPU the result equals `torch.manual_seed(seed); snac.decode(codes)` of the
-        upstream package bit for bit.
+        At batch 1, uncompiled, in one chunk and on the CPU the result equals `torch.manual_seed(seed);
+        snac.decode(codes)` of the upstream package bit for bit.
 
         Args:
             codes: codebooks of N/4, N/2 and N codes.
