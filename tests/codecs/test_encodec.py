@@ -4,7 +4,8 @@ from transformers import EncodecModel
 
 from tests.tiny_models import write_tiny_encodec
 from voxlab.codecs.base import Codes, single, stack
-from voxlab.codecs.encodec import Encodec, overlap_add, to_package
+from voxlab.codecs.encodec import Encodec, overlap_add
+from voxlab.codecs.encodec_package import to_package
 from voxlab.errors import UserError
 
 LENGTHS = {24000: (1, 319, 320, 321, 1921, 24000, 24001, 48123), 48000: (1, 321, 24001, 47521, 48000, 48123, 96001)}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, pad_rows, stack, unstack, zero_past
+from voxlab.codecs.encodec_package import to_package
 from voxlab.codecs.random_init import shrink_biases, spread_entries
 from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
 from voxlab.errors import UserError
@@ -117,16 +118,13 @@ class Encodec:
 
     @cached_property
     def _info(self) -> CodecInfo:
-        identity = (
-            weight_files.weights_id(self._files) if self._files else weight_files.random_id("encodec", self.random_seed)
-        )
-        hop, size = math.prod(self._config["upsampling_ratios"]), self._config["codebook_size"]
-        rate = self._config["sampling_rate"]
+        identity = weight_files.identify(self._files, "encodec", self.random_seed)
+        config = self._config
+        rate, size = config["sampling_rate"], config["codebook_size"]
+        hop = math.prod(config["upsampling_ratios"])
         books = int(self.bandwidth * 1000 // (math.log2(size) * math.ceil(rate / hop)))
-        channels = self._config["audio_channels"]
-        return CodecInfo(
-            "encodec", rate, channels, hop, books, size, (1,) * books, identity, has_scales=self._config["normalize"]
-        )
+        flat, channels, scaled = (1,) * books, config["audio_channels"], config["normalize"]
+        return CodecInfo("encodec", rate, channels, hop, books, size, flat, identity, scaled)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what changes the bytes of results; loads no model."""
@@ -308,31 +306,6 @@ def overlap_add(parts: Sequence[Tensor], stride: int) -> Tensor:
         wav[:, at : at + count] += weight[:count] * part
         weights[at : at + count] += weight[:count]
     return wav / weights
-
-
-def to_package(model: Any) -> Any:
-    """Rebuild a transformers EncodecModel as one of the `encodec` package: same tensors in the same order."""
-    from encodec.model import EncodecModel
-    from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
-    from encodec.quantization.vq import ResidualVectorQuantizer
-
-    config = model.config
-    shape = {
-        "channels": config.audio_channels,
-        "dimension": config.hidden_size,
-        "n_filters": config.num_filters,
-        "ratios": config.upsampling_ratios,
-        "norm": config.norm_type,
-        "causal": config.use_causal_conv,
-    }
-    quantizer = ResidualVectorQuantizer(config.codebook_dim, config.num_quantizers, config.codebook_size)
-    rest = (config.target_bandwidths, config.sampling_rate, config.audio_channels, config.normalize)
-    package = EncodecModel(SEANetEncoder(**shape), SEANetDecoder(**shape), quantizer, *rest, config.chunk_length_s)
-    for part in ("encoder", "decoder", "quantizer"):
-        target = getattr(package, part)
-        values = getattr(model, part).state_dict().values()
-        target.load_state_dict(dict(zip(target.state_dict(), values, strict=True)))
-    return package
 
 
 @torch.no_grad()

@@ -79,9 +79,7 @@ class Mimi:
 
     @cached_property
     def _info(self) -> CodecInfo:
-        identity = (
-            weight_files.weights_id(self._files) if self._files else weight_files.random_id("mimi", self.random_seed)
-        )
+        identity = weight_files.identify(self._files, "mimi", self.random_seed)
         config = self._config or PUBLISHED
         books, size = config["quantizer"]["n_q"], config["quantizer"]["bins"]
         if self.num_codebooks > books:

@@ -97,9 +97,7 @@ class Snac:
 
     @cached_property
     def _info(self) -> CodecInfo:
-        identity = (
-            weight_files.weights_id(self._files) if self._files else weight_files.random_id("snac", self.random_seed)
-        )
+        identity = weight_files.identify(self._files, "snac", self.random_seed)
         strides = tuple(self._config["vq_strides"])
         hop = math.prod(self._config["encoder_rates"])
         size = self._config["codebook_size"]

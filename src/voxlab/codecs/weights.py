@@ -85,6 +85,11 @@ def weights_id(files: Mapping[str, Path]) -> str:
     return f"sha256:{digest[:16]}"
 
 
+def identify(files: Mapping[str, Path], codec: str, seed: int) -> str:
+    """Return `weights_id` of the files, or `random_id` where there are none."""
+    return weights_id(files) if files else random_id(codec, seed)
+
+
 def random_id(codec: str, seed: int) -> str:
     """Return "random:<seed>" and warn, once per codec and seed."""
     _warn_random(codec, seed)
