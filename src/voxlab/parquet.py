@@ -135,7 +135,8 @@ def write_part(path: Path, table: pa.Table, mark: Mapping[str, Any]) -> None:
     """Write one unit's new columns, atomically, with its stamp."""
     stamped = table.replace_schema_metadata({STAMP: spell_stamp(mark)})
     with atomic_path(path) as temporary:
-        pq.write_table(stamped, temporary, compression="none", row_group_size=max(1, table.num_rows))
+        # Short-lived and mostly audio, which neither compression nor dictionaries make smaller.
+        pq.write_table(stamped, temporary, compression="none", use_dictionary=False)
 
 
 def assemble(

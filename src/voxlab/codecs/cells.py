@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from voxlab.codecs.base import CodecInfo, Codes, item_seed
 from voxlab.codecs.translate import Utterance
 
 AUDIO_FORMATS = ("float32", "flac", "none")
+_CHUNK_ROWS = 8
 AUDIO_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -120,12 +122,21 @@ def audio_type(audio_format: str) -> pa.DataType:
     return pa.binary() if audio_format == "float32" else AUDIO_STRUCT
 
 
-def audio_cells(wavs: Sequence[Tensor | None], audio_format: str, sample_rate: int) -> pa.Array:
-    """Store waveforms (C, T): little-endian float32, channels interleaved, or FLAC 16 bit in a struct."""
-    if audio_format == "float32":
-        return pa.array((None if wav is None else audio.encode_float32(wav) for wav in wavs), pa.binary())
-    files = (None if wav is None else audio.encode_flac(wav, sample_rate) for wav in wavs)
-    return pa.array((None if data is None else {"bytes": data, "path": None} for data in files), AUDIO_STRUCT)
+def audio_cells(wavs: Sequence[Tensor | None], audio_format: str, sample_rate: int) -> pa.ChunkedArray:
+    """Store waveforms (C, T): little-endian float32, channels interleaved, or FLAC 16 bit in a struct.
+
+    A few rows a chunk: Arrow counts a chunk's bytes in 32 bits, and the copies on the way stay small.
+    """
+    spell = audio.encode_float32 if audio_format == "float32" else partial(_flac_cell, sample_rate=sample_rate)
+    parts = [wavs[start : start + _CHUNK_ROWS] for start in range(0, len(wavs), _CHUNK_ROWS)]
+    kind = audio_type(audio_format)
+    return pa.chunked_array(
+        [pa.array([None if wav is None else spell(wav) for wav in part], kind) for part in parts], kind
+    )
+
+
+def _flac_cell(wav: Tensor, sample_rate: int) -> dict[str, bytes | None]:
+    return {"bytes": audio.encode_flac(wav, sample_rate), "path": None}
 
 
 def codes_type(info: CodecInfo) -> pa.DataType:
