@@ -413,6 +413,24 @@ def test_restart_begins_again(run, sample, tmp_path):
     assert manifest["totals"]["rows"] == 20
 
 
+def test_files_without_rows_are_published_too(run, tmp_path):
+    corpus = write_corpus(tmp_path / "in", [])
+    write_corpus(tmp_path / "in", [tokens(2)], name="train-00001.parquet")
+    run(corpus)
+    assert read(tmp_path, "data/train-00000-of-00001.parquet").num_rows == 0
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["complete"]
+
+
+def test_parts_left_behind_a_published_file_are_swept_up(run, sample, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:  # as if killed between publishing and deleting the parts
+        patch.setattr("voxlab.parquet.delete_parts", lambda out, source: None)
+        run(sample)
+    (tmp_path / "out/data/train.parquet.tmp-1").write_bytes(b"half")
+    run(sample)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "errors.jsonl", "manifest.json"]
+    assert len(list((tmp_path / "out/data").iterdir())) == 2
+
+
 def test_a_changed_input_is_converted_again(run, tmp_path):
     run(write_corpus(tmp_path / "in", [tokens(2, 1)]))
     run(write_corpus(tmp_path / "in", [tokens(3, 2)]))

@@ -57,7 +57,7 @@ class Work:
                 self._discard()
             self._refuse_foreign_files()
             if self.out.is_dir():
-                storage.remove_temporaries(self.out)
+                self._sweep_up()
             previous = storage.read_manifest(self.out)
             if previous is None:
                 storage.atomic_write_json(self.out / storage.MANIFEST, self.manifest_head())
@@ -65,6 +65,13 @@ class Work:
                 changed = storage.differences(previous.get("environment", {}), environment(self.ranks))
                 log.warning("another machine or torch began this folder; last bits may differ: %s", "; ".join(changed))
         barrier(self.ranks)
+
+    def _sweep_up(self) -> None:
+        """Delete what killed runs left: half-written files, and the parts of files that are published."""
+        storage.remove_temporaries(self.out)
+        for source in self.sources:
+            if self.is_published(source):
+                parquet.delete_parts(self.out, source)
 
     def manifest_head(self) -> dict[str, Any]:
         """Return the part of the manifest that is known before any row is done."""
@@ -100,22 +107,22 @@ class Work:
 
     def run(self) -> list[BadFile]:
         """Do this rank's share, then publish with the others what was shared; returns the damaged files of all."""
-        files = [self.units[source.name] for source in self.sources if not self.is_published(source)]
+        files = [source for source in self.sources if not self.is_published(source)]
         # Published files leave the plan on every rank alike, so a resumed run is balanced as well.
         barrier(self.ranks)
         self._report_changed_inputs()
-        own = split_work(files, self.ranks.rank, self.ranks.world)
+        rank, world = self.ranks.rank, self.ranks.world
+        own = split_work([self.units[source.name] for source in files], rank, world)
         pending = [unit for unit in own if not self._is_done(unit)]
-        whole = files[: len(files) - len(files) % self.ranks.world]
-        mine = whole[self.ranks.rank :: self.ranks.world]
+        num_whole = len(files) - len(files) % world
         started = time.monotonic()
         if pending:
             self._load_models()
-        self._process(pending, mine)
+        self._process(pending, files[rank:num_whole:world])
         self.seconds = time.monotonic() - started
         barrier(self.ranks)
-        for units in files[len(whole) :][self.ranks.rank :: self.ranks.world]:
-            self._publish_if_complete(units)
+        for source in files[num_whole:][rank::world]:
+            self._publish_if_complete(source)
         barrier(self.ranks)
         return [bad for damaged in gather(self.ranks, self.damaged) for bad in damaged]
 
@@ -134,9 +141,9 @@ class Work:
             if model is not None:
                 model.to(self.ranks.device)
 
-    def _process(self, pending: Sequence[Unit], mine: Sequence[Sequence[Unit]]) -> None:
-        """Translate the pending units while a thread reads ahead and another writes behind."""
-        waiting = {units[0].source.name: units for units in mine if units}
+    def _process(self, pending: Sequence[Unit], mine: Sequence[Source]) -> None:
+        """Translate the pending units while a thread reads ahead and another writes behind; publish `mine`."""
+        waiting = {source.name: source for source in mine}
         missing = Counter(unit.source.name for unit in pending)
         for name in [name for name in waiting if not missing[name]]:
             self._publish_if_complete(waiting.pop(name))
@@ -173,11 +180,11 @@ class Work:
         try:
             return unit, future.result()
         except (OSError, pa.ArrowInvalid) as error:
-            self._note_damage(unit, error)
+            self._note_damage(unit.source, f"row group {unit.row_group}: {error}")
             return unit, None
 
-    def _note_damage(self, unit: Unit, error: Exception) -> None:
-        bad = BadFile(unit.source.name, f"row group {unit.row_group}: {error}")
+    def _note_damage(self, source: Source, reason: str) -> None:
+        bad = BadFile(source.name, reason)
         log.error("%s: %s; the file is not published", bad.name, bad.reason)
         self.damaged.append(bad)
 
@@ -189,11 +196,11 @@ class Work:
         self.samples_done += counts["num_samples"]
         progress.advance(unit.num_rows, counts["num_samples"] / self.conversion.sample_rate)
 
-    def _publish_if_complete(self, units: Sequence[Unit]) -> None:
+    def _publish_if_complete(self, source: Source) -> None:
         """Assemble a file whose parts are all there; one with a damaged row group stays in parts."""
+        units = self.units[source.name]
         if not all(self._is_done(unit) for unit in units):
             return
-        source = units[0].source
         marks = [parquet.read_stamp(parquet.part_path(self.out, unit)) or {} for unit in units]
         mark = parquet.stamp(self.fingerprint, source, add_counts(marks))
         metadata = self.conversion.file_metadata(source.schema) | {parquet.STAMP: parquet.spell_stamp(mark)}
@@ -201,7 +208,7 @@ class Work:
         try:
             parquet.assemble(self.out, source, units, self.conversion.new_columns, metadata, plain=plain)
         except (OSError, pa.ArrowInvalid) as error:
-            self._note_damage(units[0], error)
+            self._note_damage(source, f"{error}")
 
 
 def add_counts(marks: Sequence[dict[str, Any]]) -> dict[str, Any]:
