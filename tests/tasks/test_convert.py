@@ -526,6 +526,8 @@ def test_dry_run_writes_nothing_and_loads_no_model(run, sample, tmp_path, monkey
     plan = run(sample, dry_run=True)
     assert plan["rows"] == 20
     assert plan["output_gigabytes"] > 0
+    assert plan["audio_hours"] == pytest.approx(plan["mean_seconds"] * 20 / 3600, abs=0.01)
+    assert plan["estimated_hours"] >= 0
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "run").exists()
 

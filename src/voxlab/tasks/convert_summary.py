@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxlab import audio, parquet, report, storage
 from voxlab.data.voiceassistant import BadFile
-from voxlab.errors import TooManyBadItems
+from voxlab.errors import TooManyBadItems, UserError
 from voxlab.parallel import gather
 from voxlab.tasks.convert_units import NOTE
 from voxlab.tasks.convert_work import Work, add_counts
@@ -26,6 +26,8 @@ _CLIPS = 6
 # Bytes per second of audio: raw float32, FLAC as measured on speech, 32 Mimi codebooks with dictionary and zstd.
 _BYTES_PER_SECOND = {"float32": 96_000.0, "flac": 20_262.0, "none": 0.0}
 _CODE_BYTES_PER_SECOND = 559.0
+# Seconds of audio per second and core, SNAC to Mimi in full size; see benchmarks/README.md.
+_SPEED_PER_CORE = 2.5
 
 
 def finish(work: Work, bad: Sequence[BadFile], run_dir: Path, max_bad_fraction: float) -> dict[str, Any]:
@@ -204,6 +206,8 @@ def describe_plan(work: Work, bad: Sequence[BadFile]) -> dict[str, Any]:
     """Tell what a run would do, from footers and the first unit of rows; loads no model, writes nothing."""
     conversion = work.conversion
     units = [unit for source in work.sources for unit in work.units[source.name]]
+    if not units:
+        raise UserError(f"the {len(work.sources)} input files have no rows; there is nothing to plan.")
     cells = conversion.load(units[0]).cells
     rows = sum(source.num_rows for source in work.sources)
     mean = sum(item.num_samples for item in cells.utterances) / conversion.sample_rate / max(len(cells.utterances), 1)
@@ -221,10 +225,18 @@ def describe_plan(work: Work, bad: Sequence[BadFile]) -> dict[str, Any]:
         "mean_seconds": round(mean, 2),
         "audio_hours": round(mean * rows / 3600, 2),
         "output_gigabytes": round(_output_bytes(work, mean * rows) / 1e9, 3),
+        "estimated_hours": _estimated_hours(work, mean * rows),
     }
     if work.ranks.is_first:
         log.info("\n%s", "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in plan.items()))
     return plan
+
+
+def _estimated_hours(work: Work, seconds: float) -> float | str:
+    """Estimate the time of all rows on CPU ranks; a GPU's speed is not known before it has been measured."""
+    if work.ranks.device.startswith("cuda"):
+        return "convert one file first (data.num_files=1): the summary tells audio seconds per second"
+    return round(seconds / (_SPEED_PER_CORE * torch.get_num_threads() * work.ranks.world) / 3600, 2)
 
 
 def _output_bytes(work: Work, seconds: float) -> float:
