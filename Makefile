@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
+# One thread a worker, as many workers as cores (four at most, for their memory).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 .PHONY: help setup check test test-all demo bench clean
 
@@ -25,13 +27,13 @@ check: setup ## format, lint, types and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not weights"
+	$(PYTEST) -q -m "not slow and not gpu and not weights"
 
 test: setup ## the suite with coverage; no GPU, no published weights, no network
-	$(BIN)/python -m pytest -m "not gpu and not weights" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not gpu and not weights" --cov --cov-report=term:skip-covered
 
 test-all: setup ## everything, also what needs a GPU or published weights (such tests skip where there is none)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 demo: setup ## the sample corpus through the whole conversion on the CPU; prints the page to look at
 	$(BIN)/python main.py experiment=quickstart
