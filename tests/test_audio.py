@@ -86,6 +86,7 @@ def valid_flac() -> bytes:
         (file_bytes(np.array([0, np.nan, 0]), subtype="FLOAT"), "nonfinite"),
         (file_bytes(np.array([0, -np.inf, 0]), subtype="DOUBLE"), "nonfinite"),
     ],
+    ids=["nothing", "stub", "noise", "header", "cut_flac", "no_samples", "rate", "nan", "infinity"],
 )
 def test_bad_audio_gives_its_reason(data, reason):
     with pytest.raises(ValueError, match=f"^bad_audio:{reason}$"):
