@@ -1,6 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxlab.errors import UserError
 from voxlab.parallel import Ranks, gather, launched, split_work
 
 groups_of_items = st.lists(st.lists(st.integers(), min_size=1, max_size=6), max_size=12)
@@ -24,6 +26,12 @@ def test_whole_groups_stay_together_and_the_last_ones_are_dealt_out():
     groups = [["a1", "a2"], ["b1", "b2"], ["c1", "c2", "c3"]]
     assert split_work(groups, 0, 2) == ["a1", "a2", "c1", "c3"]
     assert split_work(groups, 1, 2) == ["b1", "b2", "c2"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpuu", "cuda:x", "cuda:99"])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(UserError, match="device="):
+        launched(device)
 
 
 def test_a_plain_launch_is_one_rank(monkeypatch):

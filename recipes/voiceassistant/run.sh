@@ -3,8 +3,15 @@
 # usage: recipes/voiceassistant/run.sh [DATA_DIR] [key=value ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root=${1:-data/VoiceAssistant-400K}
-shift || true
+root=data/VoiceAssistant-400K
+if [ $# -gt 0 ] && [[ $1 != *=* ]]; then
+    root=$1
+    shift
+fi
+if [ ! -d "$root" ]; then
+    echo "no folder $root; usage: recipes/voiceassistant/run.sh [DATA_DIR] [key=value ...]" >&2
+    exit 2
+fi
 gpus=$( (nvidia-smi --list-gpus 2>/dev/null || true) | wc -l)
 python=${PYTHON:-.venv/bin/python}
 arguments=(task=convert experiment=voiceassistant_snac_to_mimi "data.root=$root" "$@")

@@ -301,7 +301,10 @@ def _options() -> dict[str, list[str]]:
 def stop(error: BaseException) -> NoReturn:
     """Tell the user what went wrong, unless that is done, and end the process."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted; the same command with resume=<run folder> goes on", file=sys.stderr)
+        print(
+            "interrupted; convert and extract go on with the same command, training with resume=<run folder>",
+            file=sys.stderr,
+        )
         sys.exit(130)
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

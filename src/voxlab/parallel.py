@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from voxlab.errors import UserError
+
 Item = TypeVar("Item")
 
 # Bulk work has no collective between start and end, so a rank may wait for the slowest one for days.
@@ -41,12 +43,24 @@ def launched(device: str = "auto") -> Ranks:
     if device == "auto":
         local = int(os.environ.get("LOCAL_RANK", 0))
         device = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
     if device == "cpu":
         _keep_large_buffers()
     if world > 1 and not torch.distributed.is_initialized():
         # Only barriers and small Python objects travel, so gloo serves GPU ranks as well.
         torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     return Ranks(rank, world, device)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise UserError(f"device={device}: choose auto, cpu, cuda or cuda:<number>.")
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UserError(f"device={device}: this machine has {count} CUDA devices that torch can use. Try device=auto.")
 
 
 def barrier(ranks: Ranks) -> None:

@@ -270,7 +270,7 @@ def test_codes_convert_to_any_other_codec(run, sample, tmp_path, tiny_mimi, tiny
 
 
 def test_text_column_is_refused_for_codecs_of_lists(run, sample, tiny_mimi):
-    with pytest.raises(UserError, match=r"column answer_snac is string(.|\n)*codec@source=snac"):
+    with pytest.raises(UserError, match=r"column answer_snac is string; needed are mimi codes(.|\n)*codec@source=snac"):
         run(sample, source=Mimi(weights=str(tiny_mimi)))
 
 
@@ -476,9 +476,15 @@ def test_settings_that_cannot_work_say_what_to_type(run, sample, tmp_path):
         ({"audio_format": "mp3"}, "float32, flac, none"),
         ({"input": "text", "codec": None}, "codec=mimi"),
         ({"out": sample.folder}, "never modified"),
+        ({"unit_rows": 0}, "unit_rows=0: give 1 or more"),
+        ({"max_bad_fraction": 5}, "from 0 to 1"),
+        ({"corpus": replace(sample, layout="foo")}, "mini_omni"),
+        ({"corpus": replace(sample, num_files=-1)}, "num_files=-1"),
+        ({"input": "audio", "corpus": replace(sample, audio_column="answer")}, "data.audio_column"),
+        ({"input": "text", "corpus": replace(sample, text_column="question_audio")}, "codec=mimi"),
     ]:
         with pytest.raises(UserError, match=message):
-            run(sample, **changes)
+            run(changes.pop("corpus", sample), **changes)
 
 
 def test_missing_input_names_the_three_sources(run, tmp_path):

@@ -69,6 +69,7 @@ class VoiceAssistant:
         """
         if self.source == "sample":
             write_sample(self.folder)
+            log.info("sample corpus: %s", self.folder)
         elif self.source == "download":
             _download(self.repo_id, self.folder, self.pattern, self.num_files)
         elif self.source != "disk":
@@ -80,13 +81,15 @@ class VoiceAssistant:
         Raises:
             UserError: there is none.
         """
+        if self.num_files is not None and self.num_files < 1:
+            raise UserError(f"data.num_files={self.num_files}: give 1 or more, or null for all files.")
         found = sorted(path for path in self.folder.glob(self.pattern) if path.is_file())
         if not found and self.source == "sample":
             raise UserError(f"{self.folder} holds no sample corpus yet; a run without dry_run=true writes it.")
         if not found:
             raise UserError(
                 f"no Parquet file matches {self.pattern} under {self.folder}; expected train-00000-of-00325.parquet "
-                "and so on.\nSet data.root=DIR to the folder that holds them (data.source=disk), let "
+                "and so on.\nSet data.root=DIR and data.pattern=GLOB to the files' (data.source=disk), let "
                 f"data.source=download fetch {self.repo_id} (219 GB), or try data.source=sample."
             )
         return found[: self.num_files]
@@ -108,7 +111,10 @@ class VoiceAssistant:
                 continue
             missing = [column for column in columns if column not in source.schema.names]
             if missing:
-                bad.append(BadFile(name, f"column {', '.join(missing)} missing; found {source.schema.names}"))
+                reason = f"column {', '.join(missing)} missing; found {source.schema.names}"
+                bad.append(
+                    BadFile(name, f"{reason} (data.tokens_column=, data.text_column=, data.audio_column= name it)")
+                )
             else:
                 good.append(source)
         return good, bad

@@ -11,6 +11,7 @@ import pyarrow as pa
 from voxlab import parquet, storage
 from voxlab.codecs.base import Codec
 from voxlab.codecs.cells import AUDIO_FORMATS, codes_type
+from voxlab.codecs.layouts import LAYOUTS
 from voxlab.codecs.tts import MoshiTTS
 from voxlab.data.voiceassistant import BadFile, VoiceAssistant
 from voxlab.errors import UserError
@@ -96,10 +97,12 @@ def convert(
         max_seconds=max_seconds,
         tts_batch_size=tts_batch_size,
     )
-    _check_choices(conversion)
+    limits = {"unit_rows": unit_rows, "tts_batch_size": tts_batch_size}
+    _check_choices(conversion, limits, max_bad_fraction)
     if ranks.is_first and not dry_run:
         corpus.prepare()
     barrier(ranks)
+    corpus.paths()  # before weights are looked for: a wrong folder is the cheaper mistake to find
     folder, settings = Path(out), _settings(conversion, unit_rows)
     if not restart:
         storage.refuse_other_settings(folder, settings)
@@ -113,8 +116,17 @@ def convert(
     return summary.finish(work, bad, run_dir, max_bad_fraction)
 
 
-def _check_choices(conversion: Conversion) -> None:
-    """Stop before anything is read when the choices can't go together."""
+def _check_choices(conversion: Conversion, limits: dict[str, int], max_bad_fraction: float) -> None:
+    """Stop before anything is read when a choice can't be or the choices can't go together."""
+    for key, value in limits.items():
+        if value < 1:
+            raise UserError(f"{key}={value}: give 1 or more.")
+    if not 0 <= max_bad_fraction <= 1:
+        raise UserError(f"max_bad_fraction={max_bad_fraction}: give a fraction from 0 to 1.")
+    if conversion.max_batch_seconds < 0 or conversion.max_seconds <= 0:
+        raise UserError("max_batch_seconds must be 0 or more, and max_seconds more than 0.")
+    if conversion.layout not in LAYOUTS:
+        raise UserError(f"data.layout={conversion.layout}: choose one of {', '.join(LAYOUTS)}.")
     if conversion.audio_format not in AUDIO_FORMATS:
         raise UserError(f"audio_format={conversion.audio_format}: choose one of {', '.join(AUDIO_FORMATS)}.")
     if conversion.input == "tokens" and conversion.source is None:
@@ -181,15 +193,47 @@ def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> t
 
 
 def _check_cell_type(source: Source, conversion: Conversion) -> None:
-    """Stop when the column can't hold what the codec reads: only hierarchical codes are text, scales need a struct."""
+    """Stop when the column can't hold what is read from it."""
+    kind = source.schema.field(conversion.column).type
+    if conversion.input == "text" and not _is_text(kind):
+        _refuse_type(source, conversion, "text", "data.text_column=...")
+    if conversion.input == "audio" and not _is_audio(kind):
+        _refuse_type(
+            source, conversion, "complete audio files: binary, or a struct with `bytes`", "data.audio_column=..."
+        )
     if conversion.source is None:
         return
-    kind, info = source.schema.field(conversion.column).type, conversion.source.info
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_flat = len(set(info.strides)) == 1
-    if (is_text and is_flat) or (info.has_scales and not pa.types.is_struct(kind)):
-        raise UserError(
-            f"{source.name}: column {conversion.column} is {kind}, but {info.name} codes are "
-            f"{codes_type(info)}.\nName the column that holds them (data.tokens_column=...) or the codec of this "
-            "column (codec@source=snac)."
+    info = conversion.source.info
+    if info.has_scales:
+        fits = pa.types.is_struct(kind)
+    else:
+        fits = _is_nested_list(kind) or (_is_text(kind) and len(set(info.strides)) > 1)
+    if not fits:
+        wanted = f"{info.name} codes: {codes_type(info)}, or list<list<int>> (codebooks x codes)"
+        _refuse_type(
+            source, conversion, wanted, "data.tokens_column=..., or the codec of this column codec@source=snac"
         )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
+def _is_audio(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_nested_list(kind: pa.DataType) -> bool:
+    def is_list(one: pa.DataType) -> bool:
+        return pa.types.is_list(one) or pa.types.is_large_list(one)
+
+    return is_list(kind) and is_list(kind.value_type) and pa.types.is_integer(kind.value_type.value_type)
+
+
+def _refuse_type(source: Source, conversion: Conversion, wanted: str, key: str) -> None:
+    kind = source.schema.field(conversion.column).type
+    raise UserError(
+        f"{source.name}: column {conversion.column} is {kind}; needed are {wanted}.\nName the right column: {key}."
+    )
