@@ -69,6 +69,15 @@ def test_bytes_do_not_depend_on_when_parts_were_written(tmp_path):
     assert (tmp_path / "one" / source.name).read_bytes() == (tmp_path / "two" / source.name).read_bytes()
 
 
+@pytest.mark.parametrize("group", [1, 5, 11])
+def test_pieces_of_row_groups_are_whole(tmp_path, group):
+    source = write_source(tmp_path / "in", group=group)
+    units = parquet.plan_units(source, 3)
+    pieces = [rows for _, rows in parquet._stream(source, units)]
+    assert [len(rows) for rows in pieces] == [unit.num_rows for unit in units]
+    assert pa.concat_tables(pieces).equals(pq.read_table(source.path))
+
+
 def test_columns_are_stored_as_promised(tmp_path):
     source = write_source(tmp_path / "in")
     units = parquet.plan_units(source, 8)

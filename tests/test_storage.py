@@ -53,8 +53,20 @@ def test_killed_writer_leaves_the_old_file_and_a_temporary_that_is_swept_up(tmp_
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
-    assert storage.remove_temporaries(tmp_path) == 1
+    assert storage.remove_temporaries([tmp_path]) == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_others_are_not_swept_up(tmp_path):
+    for name in ("thesis.tmp-2024", "notes.tmp-draft.txt"):
+        (tmp_path / name).write_text("mine")
+    assert storage.remove_temporaries([tmp_path, tmp_path / "absent"]) == 0
+
+
+def test_a_file_in_place_of_a_folder_is_explained(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match="can't write"):
+        storage.atomic_write_bytes(tmp_path / "out" / "x", b"")
 
 
 def test_full_disk_names_the_file_and_the_free_space(tmp_path):

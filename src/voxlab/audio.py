@@ -41,7 +41,7 @@ def load(source: Path | str | bytes, sample_rate: int | None = None) -> tuple[Te
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
         samples, own_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, MemoryError) as error:  # a damaged header may claim terabytes
         raise ValueError("bad_audio:unreadable") from error
     if own_rate not in _FILE_RATES:
         raise ValueError("bad_audio:sample_rate")

@@ -6,8 +6,9 @@ when it can be opened and its footer names the right fingerprint and source.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def open_source(path: Path, root: Path) -> Source:
 
 
 def _signature(path: Path) -> str:
-    """Hash a file's size and footer: cheap, and different for every rewrite that changes any column chunk."""
+    """Hash a file's size and footer, which holds the size and bounds of every column chunk: cheap, not watertight."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(size - 8)
@@ -164,14 +165,30 @@ def assemble(
     target = out / source.name
     schema = pa.schema([*source.schema, *new_columns]).with_metadata(dict(metadata))
     with atomic_path(target) as temporary, _open_writer(temporary, schema, plain) as writer:
-        for unit in units:
-            table = read_unit(unit)
-            new = pq.read_table(part_path(out, unit))
+        for unit, rows in _stream(source, units):
+            table, new = rows, pq.read_table(part_path(out, unit))
             for name in new_columns.names:
                 table = table.append_column(name, new.column(name))
             writer.write_table(table, row_group_size=unit.num_rows)
-    delete_parts(out, source)
+        if _signature(source.path) != source.signature:
+            raise pa.ArrowInvalid("the file changed while it was read; run the same command again")
+    delete_parts(out, source.name)
     return target
+
+
+def _stream(source: Source, units: Sequence[Unit]) -> Iterator[tuple[Unit, pa.Table]]:
+    """Yield units with all their columns, reading each row group once and in pieces, however large it is."""
+    with pq.ParquetFile(source.path) as file:
+        for group, members in itertools.groupby(units, key=lambda unit: unit.row_group):
+            rows = source.schema.empty_table()
+            batches = None
+            for unit in members:
+                batches = batches or file.iter_batches(batch_size=unit.num_rows, row_groups=[group])
+                while rows.num_rows < unit.num_rows:
+                    batch = pa.Table.from_batches([next(batches)])
+                    rows = pa.concat_tables([rows, batch]) if rows.num_rows else batch
+                yield unit, rows.slice(0, unit.num_rows)
+                rows = rows.slice(unit.num_rows)
 
 
 def _open_writer(path: Path, schema: pa.Schema, plain: Sequence[str]) -> pq.ParquetWriter:
@@ -193,9 +210,9 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
     return [leaves.column(index).path for index in range(len(leaves))]
 
 
-def delete_parts(out: Path, source: Source) -> None:
-    """Delete a file's parts and the folders that become empty."""
-    folder = out / STATE / source.name
+def delete_parts(out: Path, name: str) -> None:
+    """Delete the parts of the file `name` and the folders that become empty."""
+    folder = out / STATE / name
     if folder.is_dir():
         for part in folder.iterdir():
             part.unlink()

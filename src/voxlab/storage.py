@@ -8,9 +8,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from voxlab.errors import UserError
 
 MANIFEST = "manifest.json"
 _MISSING = "(absent)"
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}$")
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG),
+)
 
 
 @contextlib.contextmanager
@@ -62,7 +68,7 @@ def _explained(error: OSError, path: Path) -> Exception:
             f"no room to write {path}: {error.strerror or error} ({free / 1e9:.2f} GB free).\n"
             "Free some space or choose another folder (out=...), then run the same command again: it resumes."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in _UNWRITABLE:
         return UserError(
             f"can't write {path}: {error.strerror or error}.\nChoose a folder that you may write to (out=...)."
         )
@@ -82,9 +88,10 @@ def atomic_write_json(path: Path, value: Any) -> None:
         atomic_write_bytes(path, text.encode())
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Delete what killed writers left below `folder`; returns how many files went. No writer may be at work."""
-    leftovers = [path for path in folder.rglob("*.tmp-*") if path.is_file()]
+def remove_temporaries(folders: Iterable[Path]) -> int:
+    """Delete what killed writers left directly in `folders`; returns how many files went. No writer may be at work."""
+    found = [path for folder in set(folders) if folder.is_dir() for path in folder.iterdir()]
+    leftovers = [path for path in found if _TEMPORARY.search(path.name) and path.is_file()]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)

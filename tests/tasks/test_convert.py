@@ -17,7 +17,7 @@ from snac import SNAC
 
 from tests.tiny_models import write_tiny_encodec
 from tests.tiny_tts import write_tiny_tts
-from voxlab import storage
+from voxlab import parquet, storage
 from voxlab.audio import load
 from voxlab.codecs.base import Codes, item_seed
 from voxlab.codecs.encodec import Encodec
@@ -423,12 +423,88 @@ def test_files_without_rows_are_published_too(run, tmp_path):
 
 def test_parts_left_behind_a_published_file_are_swept_up(run, sample, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:  # as if killed between publishing and deleting the parts
-        patch.setattr("voxlab.parquet.delete_parts", lambda out, source: None)
+        patch.setattr("voxlab.parquet.delete_parts", lambda out, name: None)
         run(sample)
-    (tmp_path / "out/data/train.parquet.tmp-1").write_bytes(b"half")
+    (tmp_path / "out/data/train.parquet.tmp-0123abcd").write_bytes(b"half")
     run(sample)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "errors.jsonl", "manifest.json"]
     assert len(list((tmp_path / "out/data").iterdir())) == 2
+
+
+def test_an_input_is_never_the_target(run, tmp_path):
+    write_corpus(tmp_path / "out", [tokens(1)])
+    (tmp_path / "a").mkdir()
+    before = (tmp_path / "out/data/train-00000-of-00001.parquet").read_bytes()
+    with pytest.raises(UserError, match="never modified"):
+        run(VoiceAssistant(root=str(tmp_path / "a"), pattern="../out/data/*.parquet"), restart=True)
+    assert (tmp_path / "out/data/train-00000-of-00001.parquet").read_bytes() == before
+
+
+def test_an_input_replaced_during_the_run_is_not_published(run, tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "in", [tokens(2, 1)])
+    assemble = parquet.assemble
+
+    def replaced(*arguments, **options):
+        write_corpus(tmp_path / "in", [tokens(3, 2)])
+        return assemble(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "assemble", replaced)
+        with pytest.raises(TooManyBadItems, match="changed while it was read"):
+            run(corpus)
+    assert not (tmp_path / "out/data/train-00000-of-00001.parquet").exists()
+    run(corpus)
+    assert len(read(tmp_path, "data/train-00000-of-00001.parquet")["answer_audio"][0].as_py()) == 4 * HOP * 3
+
+
+def test_restart_leaves_no_file_of_the_earlier_settings(run, sample, tmp_path):
+    run(sample)
+    run(replace(sample, num_files=1), seed=1, restart=True)
+    assert [path.name for path in (tmp_path / "out/data").iterdir()] == ["train-00000-of-00002.parquet"]
+
+
+def test_native_noise_is_not_resumed(run, sample, tiny_snac):
+    run(sample, source=Snac(weights=str(tiny_snac), noise="native"))
+    with pytest.raises(UserError, match="can't be resumed"):
+        run(sample, source=Snac(weights=str(tiny_snac), noise="native"))
+
+
+def test_malformed_cells_fail_alone(run, tmp_path, tiny_snac):
+    good = [[1], [1, 2], [1, 2, 3, 4]]
+    cells = [good, [[1], None, [1, 2, 3, 4]], [[1], [1, None], [1, 2, 3, 4]], [[1], [1, 2], [1, 2, 3]], None]
+    (tmp_path / "in/data").mkdir(parents=True)
+    table = pa.table({"answer_snac": pa.array(cells, pa.list_(pa.list_(pa.int64())))})
+    pq.write_table(table, tmp_path / "in/data/a.parquet")
+    run(VoiceAssistant(root=str(tmp_path / "in")), max_bad_fraction=1.0)
+    found = read(tmp_path, "data/a.parquet")["convert_error"].to_pylist()
+    assert found == [None, "malformed_codes", "malformed_codes", "ragged_codes", "null_tokens"]
+
+
+def test_text_that_is_not_utf8_fails_alone(run, tmp_path):
+    raw = pa.array([tokens(2).encode(), b"# \xff 1"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    (tmp_path / "in/data").mkdir(parents=True)
+    pq.write_table(pa.table({"answer_snac": text}), tmp_path / "in/data/a.parquet")
+    run(VoiceAssistant(root=str(tmp_path / "in")), max_bad_fraction=1.0)
+    assert read(tmp_path, "data/a.parquet")["convert_error"].to_pylist() == [None, "bad_utf8"]
+
+
+def test_other_forms_of_columns_pass_through(run, tmp_path):
+    arrays = {"array": [0.1, 0.2], "path": "x", "sampling_rate": 16000}
+    table = pa.table(
+        {
+            "answer_snac": pa.array([tokens(2), None]).dictionary_encode(),
+            "question_audio": [arrays, None],
+            "index": pa.array([1, 2], pa.timestamp("ms")),
+            "digest": pa.array([b"0123", b"4567"], pa.binary(4)),
+        }
+    )
+    (tmp_path / "in/data").mkdir(parents=True)
+    pq.write_table(table, tmp_path / "in/data/a.parquet")
+    run(VoiceAssistant(root=str(tmp_path / "in")), max_bad_fraction=1.0)
+    result = read(tmp_path, "data/a.parquet")
+    assert result.select(table.column_names).to_pylist() == table.to_pylist()
+    assert "1970-01-01" in (tmp_path / "out/errors.jsonl").read_text()
 
 
 def test_a_changed_input_is_converted_again(run, tmp_path):

@@ -48,6 +48,9 @@ def read_token_cells(
         except layouts.LayoutError as error:
             found.errors[row] = error.code
             continue
+        except (TypeError, ValueError, RuntimeError):  # nulls inside, or a struct with missing fields
+            found.errors[row] = "malformed_codes"
+            continue
         num_samples = _num_samples(codes, info)
         if num_samples > max_seconds * info.sample_rate:
             found.errors[row] = f"too_long:{num_samples / info.sample_rate:.0f}s"
@@ -58,7 +61,24 @@ def read_token_cells(
     return found
 
 
+def read_column(column: pa.ChunkedArray) -> list:
+    """Return a column's cells as Python values; text that is not UTF-8 comes as bytes instead of failing the column."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_decoded(cell) for cell in column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()]
+
+
+def _decoded(cell: bytes | None) -> str | bytes | None:
+    try:
+        return None if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return cell
+
+
 def _parse(cell: object, info: CodecInfo, layout: str, partial_tail: str) -> tuple[Codes, str | None]:
+    if isinstance(cell, bytes):
+        raise layouts.LayoutError("bad_utf8", "the text is not UTF-8")
     if cell is None or isinstance(cell, str):
         parsed = layouts.parse_tokens(cell, layout, num_levels=info.num_codebooks, partial_tail=partial_tail)
         return _as_codes(parsed.levels), ", ".join(parsed.notes) or None

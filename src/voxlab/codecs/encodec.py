@@ -133,6 +133,7 @@ class Encodec:
             "weights_id": self.info.weights_id,
             "num_codebooks": self.info.num_codebooks,
             "bandwidth": self.bandwidth,
+            "max_seconds": self.max_seconds,
             "dtype": str(self.dtype).removeprefix("torch."),
             "compile": False,
             "tail": self.tail,

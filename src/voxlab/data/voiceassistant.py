@@ -83,6 +83,8 @@ class VoiceAssistant:
         """
         if self.num_files is not None and self.num_files < 1:
             raise UserError(f"data.num_files={self.num_files}: give 1 or more, or null for all files.")
+        if not self.pattern or Path(self.pattern).is_absolute():
+            raise UserError(f"data.pattern={self.pattern}: give a pattern below data.root, for example data/*.parquet.")
         found = sorted(path for path in self.folder.glob(self.pattern) if path.is_file())
         if not found and self.source == "sample":
             raise UserError(f"{self.folder} holds no sample corpus yet; a run without dry_run=true writes it.")

@@ -3,7 +3,8 @@
 python main.py task=convert data=voiceassistant codec=mimi
 """
 
-from pathlib import Path
+import math
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -106,6 +107,7 @@ def convert(
     folder, settings = Path(out), _settings(conversion, unit_rows)
     if not restart:
         storage.refuse_other_settings(folder, settings)
+        _refuse_native_noise(conversion, folder)
     sources, bad = _open_corpus(corpus, conversion, folder)
     units = {item.name: parquet.plan_units(item, unit_rows) for item in sources}
     work = Work(conversion, folder, settings, sources, units, ranks)
@@ -123,8 +125,8 @@ def _check_choices(conversion: Conversion, limits: dict[str, int], max_bad_fract
             raise UserError(f"{key}={value}: give 1 or more.")
     if not 0 <= max_bad_fraction <= 1:
         raise UserError(f"max_bad_fraction={max_bad_fraction}: give a fraction from 0 to 1.")
-    if conversion.max_batch_seconds < 0 or conversion.max_seconds <= 0:
-        raise UserError("max_batch_seconds must be 0 or more, and max_seconds more than 0.")
+    if not (0 <= conversion.max_batch_seconds < math.inf and 0 < conversion.max_seconds < math.inf):
+        raise UserError("max_batch_seconds must be 0 or more, max_seconds more than 0, both finite.")
     if conversion.layout not in LAYOUTS:
         raise UserError(f"data.layout={conversion.layout}: choose one of {', '.join(LAYOUTS)}.")
     if conversion.audio_format not in AUDIO_FORMATS:
@@ -173,6 +175,16 @@ def _settings(conversion: Conversion, unit_rows: int) -> dict[str, Any]:
     }
 
 
+def _refuse_native_noise(conversion: Conversion, folder: Path) -> None:
+    """Noise from the global generator can't go on where an interrupted run stopped."""
+    native = conversion.source is not None and conversion.source.fingerprint().get("noise") == "native"
+    if native and storage.read_manifest(folder) is not None:
+        raise UserError(
+            f"source.noise=native can't be resumed, and {folder} holds work already. Start over (restart=true), or "
+            "use source.noise=seeded, which gives the same noise at any resume point."
+        )
+
+
 def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> tuple[list[Source], list[BadFile]]:
     """Open the input files and refuse an output folder or column that would overwrite them."""
     if out.resolve() in (corpus.folder.resolve(), (corpus.folder / "data").resolve()):
@@ -181,7 +193,13 @@ def _open_corpus(corpus: VoiceAssistant, conversion: Conversion, out: Path) -> t
     if not sources:
         found = "\n  ".join(f"{file.name}: {file.reason}" for file in bad)
         raise UserError(f"none of the {len(bad)} files under {corpus.folder} can be converted:\n  {found}")
+    inputs = {source.path.resolve() for source in sources}
     for source in sources:
+        if ".." in PurePosixPath(source.name).parts or (out / source.name).resolve() in inputs:
+            raise UserError(
+                f"the output of {source.path} would be {out / source.name}, which is or may be an input; the input is "
+                "never modified. Choose another folder (out=...) and a pattern below data.root."
+            )
         _check_cell_type(source, conversion)
         taken = [name for name in conversion.new_columns.names if name in source.schema.names]
         if taken:
@@ -216,7 +234,10 @@ def _check_cell_type(source: Source, conversion: Conversion) -> None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    types = pa.types
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
 
 
 def _is_audio(kind: pa.DataType) -> bool:
@@ -227,7 +248,7 @@ def _is_audio(kind: pa.DataType) -> bool:
 
 def _is_nested_list(kind: pa.DataType) -> bool:
     def is_list(one: pa.DataType) -> bool:
-        return pa.types.is_list(one) or pa.types.is_large_list(one)
+        return pa.types.is_list(one) or pa.types.is_large_list(one) or pa.types.is_fixed_size_list(one)
 
     return is_list(kind) and is_list(kind.value_type) and pa.types.is_integer(kind.value_type.value_type)
 

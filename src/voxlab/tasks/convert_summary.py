@@ -15,7 +15,7 @@ from torch import Tensor
 from voxlab import audio, parquet, report, storage
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import TooManyBadItems, UserError
-from voxlab.parallel import gather
+from voxlab.parallel import barrier, gather
 from voxlab.tasks.convert_units import NOTE
 from voxlab.tasks.convert_work import Work, add_counts
 
@@ -36,6 +36,7 @@ def finish(work: Work, bad: Sequence[BadFile], run_dir: Path, max_bad_fraction: 
     Raises:
         TooManyBadItems: more rows failed than `max_bad_fraction`, or input files could not be converted.
     """
+    bad = _merged(bad)
     shares = gather(work.ranks, (work.rows_done, work.samples_done, work.seconds))
     done = [source.name for source in work.sources if work.is_published(source)]
     published = {name: mark for name in done if (mark := parquet.read_stamp(work.out / name)) is not None}
@@ -46,8 +47,17 @@ def finish(work: Work, bad: Sequence[BadFile], run_dir: Path, max_bad_fraction: 
         _write_errors(work, published, bad)
         summary["report"] = str(_write_report(work, summary, totals, bad, run_dir))
         log.info("\n%s", "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in summary.items()))
+    barrier(work.ranks)  # a rank that fails now would end the first one while it writes
     _judge(work, totals, bad, max_bad_fraction)
     return summary
+
+
+def _merged(bad: Sequence[BadFile]) -> list[BadFile]:
+    """Return one entry a file, sorted, with all its reasons."""
+    reasons: dict[str, list[str]] = {}
+    for file in sorted(bad, key=lambda file: (file.name, file.reason)):
+        reasons.setdefault(file.name, []).append(file.reason)
+    return [BadFile(name, "; ".join(found)) for name, found in reasons.items()]
 
 
 def _summary(
@@ -58,7 +68,8 @@ def _summary(
     seconds = max(share[2] for share in shares)
     summary = {
         "out": str(work.out),
-        "files": f"{files} of {len(work.sources) + bad_files - len({bad.name for bad in work.damaged})}",
+        "files": files,
+        "files_left_out": bad_files,
         "rows": totals["rows"],
         "failed_rows": sum(totals["errors"].values()),
         "repaired_rows": totals["notes"],
@@ -111,7 +122,7 @@ def _codec_facts(codec: Any) -> dict[str, Any]:
 def _write_errors(work: Work, published: Mapping[str, Mapping[str, Any]], bad: Sequence[BadFile]) -> None:
     lines = [{"file": file.name, "row": None, "reason": file.reason} for file in bad]
     lines += [line for name, mark in sorted(published.items()) if mark["errors"] for line in _failed_rows(work, name)]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
     path = work.out / ERRORS
     if not (path.is_file() and path.read_text(encoding="utf-8") == text):
         storage.atomic_write_bytes(path, text.encode())
@@ -131,7 +142,11 @@ def _failed_rows(work: Work, name: str) -> Iterator[dict[str, Any]]:
 def _write_report(
     work: Work, summary: Mapping[str, Any], totals: Mapping[str, Any], bad: Sequence[BadFile], run_dir: Path
 ) -> Path:
-    rows = list(_first_rows(work))
+    try:
+        rows = list(_first_rows(work))
+    except UnicodeDecodeError as error:
+        log.warning("the report shows no rows, their text is not UTF-8: %s", error)
+        rows = []
     sections = [
         *_warnings(work),
         report.facts("Summary", {key.replace("_", " "): value for key, value in summary.items()}),
@@ -197,8 +212,10 @@ def _clips(work: Work, row: Mapping[str, Any]) -> Iterator[report.Clip]:
 
 
 def _read_cell(cell: Any, sample_rate: int) -> tuple[Tensor, int]:
-    if isinstance(cell, dict):
-        return audio.load(cell["bytes"] or b"")
+    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
+        return audio.load(cell["bytes"])
+    if not isinstance(cell, bytes) or len(cell) % 4:
+        raise ValueError("bad_audio:unknown_form")
     return torch.from_numpy(np.frombuffer(cell, "<f4").copy())[None], sample_rate
 
 

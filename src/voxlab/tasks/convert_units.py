@@ -2,6 +2,7 @@
 
 import collections
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from voxlab.codecs.tts import MoshiTTS
 from voxlab.parquet import Unit, read_unit
 
 NOTE = "note:"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Conversion:
         Raises:
             OSError, pa.ArrowInvalid: the row group is damaged.
         """
-        column = read_unit(unit, [self.column]).column(self.column).to_pylist()
+        column = cells.read_column(read_unit(unit, [self.column]).column(self.column))
         if self.input == "text":
             return _load_texts(column)
         if self.input == "audio":
@@ -191,7 +193,11 @@ class Conversion:
     def file_metadata(self, schema: pa.Schema) -> dict[bytes, bytes]:
         """Return the `datasets` features of a published file: the input's, and those of the new columns."""
         known = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = known.get("info", {}).get("features") or _features(schema)
+        try:
+            features = known.get("info", {}).get("features") or _features(schema)
+        except ValueError as error:  # a column type that `datasets` does not know
+            log.warning("the output carries no `datasets` features: %s", error)
+            return dict(schema.metadata or {})
         features |= _features(self.new_columns)
         if self.stores_audio and self.audio_format == "flac":
             features[self.audio_column] = {"sampling_rate": self.sample_rate, "_type": "Audio"}
@@ -199,9 +205,11 @@ class Conversion:
         return {**(schema.metadata or {}), b"huggingface": json.dumps(known, sort_keys=True).encode()}
 
 
-def _load_texts(column: Sequence[str | None]) -> Loaded:
-    found = Cells(errors={row: "empty_text" for row, text in enumerate(column) if not (text or "").strip()})
-    return Loaded(found, {row: text for row, text in enumerate(column) if text and row not in found.errors})
+def _load_texts(column: Sequence[str | bytes | None]) -> Loaded:
+    errors = {row: "bad_utf8" for row, text in enumerate(column) if isinstance(text, bytes)}
+    texts = {row: text for row, text in enumerate(column) if isinstance(text, str) and text.strip()}
+    errors |= {row: "empty_text" for row in range(len(column)) if row not in texts and row not in errors}
+    return Loaded(Cells(errors=errors), texts)
 
 
 def _unspoken(item: tuple[int, str], reason: str) -> Translated:

@@ -68,10 +68,12 @@ class Work:
 
     def _sweep_up(self) -> None:
         """Delete what killed runs left: half-written files, and the parts of files that are published."""
-        storage.remove_temporaries(self.out)
+        targets = [self.out / source.name for source in self.sources]
+        parts = [self.out / parquet.STATE / source.name for source in self.sources]
+        storage.remove_temporaries([self.out, *(target.parent for target in targets), *parts])
         for source in self.sources:
             if self.is_published(source):
-                parquet.delete_parts(self.out, source)
+                parquet.delete_parts(self.out, source.name)
 
     def manifest_head(self) -> dict[str, Any]:
         """Return the part of the manifest that is known before any row is done."""
@@ -84,10 +86,12 @@ class Work:
         }
 
     def _discard(self) -> None:
-        for source in self.sources:
-            parquet.delete_parts(self.out, source)
-            if parquet.read_stamp(self.out / source.name) is not None:
-                (self.out / source.name).unlink()
+        """Delete what earlier runs made here, files that this run would not write included; nothing else."""
+        manifest = storage.read_manifest(self.out) or {}
+        for name in {*manifest.get("files", {}), *(source.name for source in self.sources)}:
+            parquet.delete_parts(self.out, name)
+            if parquet.read_stamp(self.out / name) is not None:
+                (self.out / name).unlink()
         (self.out / storage.MANIFEST).unlink(missing_ok=True)
 
     def _refuse_foreign_files(self) -> None:
