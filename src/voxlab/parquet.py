@@ -20,6 +20,8 @@ from voxlab.storage import atomic_path
 
 STAMP = b"voxlab"
 STATE = ".state"
+# Arrow grows its buffers by doubling: a few rows of audio at a time keep the overshoot small.
+_PIECE_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,14 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         OSError, pa.ArrowInvalid: the row group is damaged.
     """
-    with pq.ParquetFile(unit.source.path) as file:
+    with _open(unit.source.path) as file:
         table = file.read_row_group(unit.row_group, columns=None if columns is None else list(columns))
     return table.slice(unit.start, unit.num_rows)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open for reading a page at a time: whole column chunks of audio would be held twice."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 
 def part_path(out: Path, unit: Unit) -> Path:
@@ -166,7 +173,9 @@ def assemble(
     schema = pa.schema([*source.schema, *new_columns]).with_metadata(dict(metadata))
     with atomic_path(target) as temporary, _open_writer(temporary, schema, plain) as writer:
         for unit, rows in _stream(source, units):
-            table, new = rows, pq.read_table(part_path(out, unit))
+            table = rows
+            with _open(part_path(out, unit)) as part:
+                new = pa.Table.from_batches(part.iter_batches(batch_size=_PIECE_ROWS), part.schema_arrow)
             for name in new_columns.names:
                 table = table.append_column(name, new.column(name))
             writer.write_table(table, row_group_size=unit.num_rows)
@@ -178,12 +187,12 @@ def assemble(
 
 def _stream(source: Source, units: Sequence[Unit]) -> Iterator[tuple[Unit, pa.Table]]:
     """Yield units with all their columns, reading each row group once and in pieces, however large it is."""
-    with pq.ParquetFile(source.path) as file:
+    with _open(source.path) as file:
         for group, members in itertools.groupby(units, key=lambda unit: unit.row_group):
             rows = source.schema.empty_table()
             batches = None
             for unit in members:
-                batches = batches or file.iter_batches(batch_size=unit.num_rows, row_groups=[group])
+                batches = batches or file.iter_batches(batch_size=_PIECE_ROWS, row_groups=[group])
                 while rows.num_rows < unit.num_rows:
                     batch = pa.Table.from_batches([next(batches)])
                     rows = pa.concat_tables([rows, batch]) if rows.num_rows else batch
