@@ -529,8 +529,8 @@ def test_bad_files_do_not_stop_the_others(run, sample, tmp_path):
 
 
 def test_a_damaged_row_group_spares_the_rest(run, tmp_path):
-    corpus = write_corpus(tmp_path / "in", [tokens(40, n) for n in range(4)], row_group_size=2)
-    good = write_corpus(tmp_path / "in", [tokens(2)], name="train-00001.parquet")
+    write_corpus(tmp_path / "in", [tokens(40, n) for n in range(4)], row_group_size=2)
+    corpus = write_corpus(tmp_path / "in", [tokens(2)], name="train-00001.parquet")
     path = tmp_path / "in/data/train-00000-of-00001.parquet"
     data = bytearray(path.read_bytes())
     column = pq.read_metadata(path).row_group(0).column(7)
@@ -538,10 +538,9 @@ def test_a_damaged_row_group_spares_the_rest(run, tmp_path):
     data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(data)
     with pytest.raises(TooManyBadItems, match="row group 0"):
-        run(good)
+        run(corpus)
     assert not (tmp_path / "out" / "data" / path.name).exists()
     assert read(tmp_path, "data/train-00001.parquet").num_rows == 1
-    assert corpus.root == good.root
 
 
 def test_settings_that_cannot_work_say_what_to_type(run, sample, tmp_path):
