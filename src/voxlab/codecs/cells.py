@@ -48,7 +48,7 @@ def read_token_cells(
         except layouts.LayoutError as error:
             found.errors[row] = error.code
             continue
-        except (TypeError, ValueError, RuntimeError):  # nulls inside, or a struct with missing fields
+        except (KeyError, TypeError, ValueError, RuntimeError):  # nulls inside, or a struct with missing fields
             found.errors[row] = "malformed_codes"
             continue
         num_samples = _num_samples(codes, info)
