@@ -2,18 +2,16 @@
 
 import base64
 import html
-import io
 import math
 from html.parser import HTMLParser
 
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxlab import audio, report
+from voxlab import audio, plots, report
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -68,7 +66,7 @@ def page_of(*sections: report.Section, title: str = "T", subtitle: str = "S") ->
 
 
 def all_sections(text: str) -> list[report.Section]:
-    png = report.render_png(report.plot_codes([[0, 1]]))
+    png = plots.render_png(plots.plot_codes([[0, 1]]))
     return [
         report.notice(text),
         report.facts(text, {text: text, "nested": {text: [text, None]}}),
@@ -239,78 +237,7 @@ def test_a_bad_clip_shows_its_reason(wav, reason):
     assert body.count("<audio") == 1
 
 
-# ---- plots ---------------------------------------------------------------------------------------------------------
-
-
-def test_spectrogram_plot_shows_the_tone_at_its_frequency():
-    (image,) = report.plot_spectrogram(tone(1.0), 24000).axes[0].get_images()
-    level = np.asarray(image.get_array())
-    assert image.get_extent() == [0, 1.0, 0, 12.0]
-    assert image.origin == "lower"
-    assert level[:, 40].argmax() == 3000 * 1024 // 24000
-    low, high = image.get_clim()
-    assert high == pytest.approx(20 * math.log10(0.5), abs=0.5)
-    assert high - low == pytest.approx(80)
-
-
-def test_spectrogram_plot_of_an_hour_stays_small():
-    chart = report.plot_spectrogram(torch.zeros(1, 2_000_000), 16000)
-    assert np.asarray(chart.axes[0].get_images()[0].get_array()).shape[1] <= 1001
-
-
-def test_codes_plot_stretches_slow_codebooks():
-    chart = report.plot_codes([torch.tensor([7, 9]), torch.arange(4), torch.arange(8)], 4096, 1.5)
-    (image,) = chart.axes[0].get_images()
-    assert np.asarray(image.get_array()).tolist() == [
-        [7, 7, 7, 7, 9, 9, 9, 9],
-        [0, 0, 1, 1, 2, 2, 3, 3],
-        list(range(8)),
-    ]
-    assert image.get_extent() == [0, 1.5, 3.5, 0.5]
-    assert image.get_clim() == (0, 4095)
-    assert chart.axes[0].get_xlabel() == "time (s)"
-
-
-def test_codes_plot_takes_arrays_and_numbers_frames():
-    chart = report.plot_codes(np.arange(12, dtype=np.int16).reshape(3, 4))
-    (image,) = chart.axes[0].get_images()
-    assert (image.get_extent(), image.get_clim()) == ([0, 4, 3.5, 0.5], (0, 11))
-    assert chart.axes[0].get_xlabel() == "frame"
-
-
-@pytest.mark.parametrize("codes", [[], [[]], [[1], []], torch.zeros(8, 0)])
-def test_codes_plot_refuses_nothing(codes):
-    with pytest.raises(ValueError, match="no codes"):
-        report.plot_codes(codes)
-
-
-def test_png_is_reproducible_transparent_and_of_the_asked_size():
-    first, second = (report.render_png(report.plot_codes([[1, 2]], size=(2, 1))) for _ in range(2))
-    assert first == second
-    pixels = matplotlib.image.imread(io.BytesIO(first))
-    assert pixels.shape == (192, 384, 4)
-    assert pixels[0, 0, 3] == 0
-    assert 'width="192" height="96"' in report.figure("", first).body
-
-
-def test_no_label_is_cut_off():
-    for chart in (
-        report.plot_spectrogram(tone(), 48000),
-        report.plot_codes(torch.arange(64).reshape(32, 2), 4096, 3.2),
-    ):
-        pixels = matplotlib.image.imread(io.BytesIO(report.render_png(chart)))
-        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        assert (border[:, 3] == 0).all()
-
-
 def test_figure_takes_matplotlib_figures_and_refuses_other_bytes():
-    assert "data:image/png" in report.figure("t", report.plot_codes([[1]]), "c").body
+    assert "data:image/png" in report.figure("t", plots.plot_codes([[1]]), "c").body
     with pytest.raises(ValueError, match="must be a PNG"):
         report.figure("t", b"GIF89a" + bytes(40))
-
-
-def test_figures_never_enter_the_registry_of_pyplot():
-    from matplotlib import _pylab_helpers
-
-    report.render_png(report.plot_spectrogram(tone(), 24000))
-    assert not _pylab_helpers.Gcf.figs

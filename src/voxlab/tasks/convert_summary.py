@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from voxlab import audio, parquet, report, storage
+from voxlab import audio, parquet, plots, report, storage
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import TooManyBadItems, UserError
 from voxlab.parallel import barrier, gather
@@ -182,7 +182,7 @@ def _token_images(work: Work, rows: Sequence[Mapping[str, Any]]) -> list[report.
     codes = [row[column] for row in rows if column is not None and isinstance(row[column], list)]
     if not codes:
         return []
-    image = report.plot_codes(codes[0], size=report.WIDE)
+    image = plots.plot_codes(codes[0], size=plots.WIDE)
     return [report.figure("Tokens of the first row", image, f"column {column}: codebooks x frames")]
 
 
