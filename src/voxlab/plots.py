@@ -18,6 +18,7 @@ WIDE = (9.0, 2.5)  # inches, a plot that fills the page
 
 _DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
 _INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
+_LEFT_OF_NUMBERS = 0.75  # inches, for labels like 0.00012
 _FILL = "#5b8def"
 _MARGINS = (0.42, 0.7, 0.4, 0.08)  # inches left, right, below, above: fixed, so that time axes line up in a card
 
@@ -92,7 +93,7 @@ def plot_histogram(values: Sequence[float], xlabel: str, *, bins: int = 40, size
     """
     if len(values) == 0:
         raise ValueError("there are no values to draw")
-    chart, axes = _new_figure(size)
+    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS)
     axes.hist(list(values), bins=bins, color=_FILL)
     axes.set(xlabel=xlabel, ylabel="count")
     return chart
@@ -112,7 +113,7 @@ def plot_curves(
     """
     if not curves:
         raise ValueError("there are no curves to draw")
-    chart, axes = _new_figure(size)
+    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     for name, (x, y) in curves.items():
         axes.plot(x, y, linewidth=1.2, label=name)
@@ -122,9 +123,9 @@ def plot_curves(
     return chart
 
 
-def _new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _new_figure(size: tuple[float, float], left: float = _MARGINS[0]) -> tuple[Figure, Axes]:
     """Make a figure outside pyplot, whose registry would keep it alive, with colours that suit light and dark pages."""
-    (width, height), (left, right, below, above) = size, _MARGINS
+    (width, height), (_, right, below, above) = size, _MARGINS
     chart = Figure(figsize=size, facecolor="none")
     box = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
     axes = chart.add_axes(box, facecolor="none")
