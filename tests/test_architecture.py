@@ -20,8 +20,11 @@ ALLOWED: dict[str, set[str]] = {
     "parquet": {"storage"},
     "parallel": set(),
     "progress": set(),
-    "report": {"audio", "storage"},
-    "codecs": {"audio"},
+    "ledger": {"storage", "parallel"},
+    "loudness": {"audio"},
+    "plots": {"audio"},
+    "report": {"audio", "plots", "storage"},
+    "codecs": {"audio", "storage"},
     "features": {"audio", "codecs"},
     "sidecars": {"audio", "storage"},
     "data": {"audio", "storage", "parquet"},
@@ -33,7 +36,20 @@ ALLOWED: dict[str, set[str]] = {
     "provenance": {"storage", "parallel"},
     "run": {"config", "messages", "parallel", "provenance", "storage"},
 }
-BELOW_TASKS = {"audio", "storage", "parquet", "parallel", "progress", "report", "codecs", "features", "sidecars"}
+BELOW_TASKS = {
+    "audio",
+    "ledger",
+    "loudness",
+    "plots",
+    "storage",
+    "parquet",
+    "parallel",
+    "progress",
+    "report",
+    "codecs",
+    "features",
+    "sidecars",
+}
 ALLOWED["tasks"] = BELOW_TASKS | {"data", "models", "losses", "metrics"}
 
 

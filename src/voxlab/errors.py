@@ -11,3 +11,9 @@ class TooManyBadItems(UserError):
     """Bulk work ran to its end, but more items failed than `max_bad_fraction` allows."""
 
     exit_code = 3
+
+
+class AuditFailed(UserError):
+    """The audit looked at everything and found errors (or warnings, where `strict` asks for that)."""
+
+    exit_code = 1

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from voxlab.data.embedded import list_cells
+from voxlab.data.items import AudioItem
 from voxlab.data.sample.voiceassistant import write_sample
 from voxlab.errors import UserError
 from voxlab.parquet import Source, open_source
@@ -120,6 +122,20 @@ class VoiceAssistant:
             else:
                 good.append(source)
         return good, bad
+
+    def items(self) -> list[AudioItem]:
+        """Return the recordings of the audio column, sorted by id (`train-00000-of-00325/000012`), all in split train.
+
+        Raises:
+            UserError: no files, or some that can't be used; names them all.
+        """
+        sources, bad = self.open([self.audio_column])
+        if bad:
+            raise UserError(
+                f"{len(bad)} files under {self.folder} can't be used:\n  "
+                + "\n  ".join(f"{file.name}: {file.reason}" for file in bad)
+            )
+        return list_cells(sources, self.audio_column, self.pattern, skip=[self.tokens_column])
 
     def check(self) -> list[str]:
         """Report everything that is wrong with the files, at once: one line a finding."""
