@@ -1,6 +1,6 @@
 """What a stage of bulk work has finished: one JSON line an item, appended as it is done, so that a rerun skips it.
 
-A record names what the result was made from and the file it went to; `Ledger.is_current` compares both with the present.
+A record names what the result was made from and the file it went to; `Ledger.is_current` compares both with today.
 """
 
 import json
@@ -72,7 +72,8 @@ class Ledger:
             records = _read([self._merged, *self._parts()])
             chosen = sorted(records if keep is None else set(keep) & records.keys())
             text = "".join(json.dumps(records[key], ensure_ascii=False, allow_nan=False) + "\n" for key in chosen)
-            atomic_write_bytes(self._merged, text.encode())
+            if not (self._merged.is_file() and self._merged.read_bytes() == text.encode()):
+                atomic_write_bytes(self._merged, text.encode())
             for part in self._parts():
                 part.unlink()
         barrier(self.ranks)
