@@ -172,13 +172,13 @@ def assemble(
     target = out / source.name
     schema = pa.schema([*source.schema, *new_columns]).with_metadata(dict(metadata))
     with atomic_path(target) as temporary, _open_writer(temporary, schema, plain) as writer:
-        for unit, rows in _stream(source, units):
-            table = rows
+        for unit, table in _stream(source, units):
             with _open(part_path(out, unit)) as part:
                 new = pa.Table.from_batches(part.iter_batches(batch_size=_PIECE_ROWS), part.schema_arrow)
             for name in new_columns.names:
                 table = table.append_column(name, new.column(name))
             writer.write_table(table, row_group_size=unit.num_rows)
+            del table, new  # before the next unit is read: two of them would be held
         if _signature(source.path) != source.signature:
             raise pa.ArrowInvalid("the file changed while it was read; run the same command again")
     delete_parts(out, source.name)

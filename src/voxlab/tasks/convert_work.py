@@ -25,7 +25,7 @@ from voxlab.tasks.convert_units import Conversion, Loaded
 log = logging.getLogger(__name__)
 
 # One unit is being read and one written while a third is on the device: more would only hold memory.
-_READ_AHEAD, _WRITE_BEHIND = 2, 1
+_READ_AHEAD, _WRITE_BEHIND = 1, 1
 
 
 @dataclass
