@@ -86,7 +86,7 @@ def stats(paths: Iterable[Path]) -> list[list[int] | None]:
     found: list[list[int] | None] = []
     for path in paths:
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 (a third faster than Path.stat, and this runs once a file)
             found.append([status.st_size, status.st_mtime_ns])
         except FileNotFoundError:
             found.append(None)

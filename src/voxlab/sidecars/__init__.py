@@ -1,0 +1,1 @@
+"""Per-frame conditioning beside token files: the format, the functions that make columns, and the audit."""

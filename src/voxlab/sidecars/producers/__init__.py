@@ -1,0 +1,1 @@
+"""Functions that make columns, one per option of `producers=`: `produce(item, times, **settings) -> {name: (T,)}`."""

@@ -1,0 +1,119 @@
+"""Columns that need no file: constants, ramps, and the numbers that stand in file names."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from voxlab.errors import UserError
+from voxlab.sidecars.item import Columns, SidecarItem
+
+
+def const(
+    item: SidecarItem,
+    times: np.ndarray,
+    *,
+    columns: Mapping[str, float] | None,
+    units: Mapping[str, str] | None = None,
+) -> Columns:
+    """Give every frame of every recording the same values.
+
+    Args:
+        item: the recording.
+        times: (T,) seconds.
+        columns: name -> value.
+        units: name -> unit.
+
+    Raises:
+        UserError: no columns, or a value that is no number.
+    """
+    values = _numbers("const", columns, "{scene_id: 7}", length=1)
+    item.units.update(units or {})
+    return {name: np.full(len(times), value) for name, (value,) in values.items()}
+
+
+def lin(
+    item: SidecarItem,
+    times: np.ndarray,
+    *,
+    columns: Mapping[str, Sequence[float]] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Columns:
+    """Let values run evenly from the first frame to the last, both ends included.
+
+    Args:
+        item: the recording.
+        times: (T,) seconds.
+        columns: name -> [value of the first frame, value of the last]; None: {"position": [0, 1]}.
+        units: name -> unit.
+
+    Raises:
+        UserError: something else than two numbers.
+    """
+    ends = _numbers("lin", {"position": [0, 1]} if columns is None else columns, "{gain: [0, 1]}", length=2)
+    item.units.update(units or {})
+    return {name: np.linspace(start, stop, len(times)) for name, (start, stop) in ends.items()}
+
+
+def _numbers(producer: str, columns: Mapping[str, Any] | None, example: str, length: int) -> dict[str, list[float]]:
+    found = {name: value if isinstance(value, list | tuple) else [value] for name, value in (columns or {}).items()}
+    wrong = {name: value for name, value in found.items() if len(value) != length or not all(map(_is_number, value))}
+    if wrong or not found:
+        what = "a number" if length == 1 else f"{length} numbers"
+        raise UserError(
+            f"producers.{producer}.columns={wrong or found}: give {what} for each column, for example "
+            f"'producers.{producer}.columns={example}'."
+        )
+    return {name: [float(x) for x in value] for name, value in found.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def from_filename(
+    item: SidecarItem, times: np.ndarray, *, pattern: str, units: Mapping[str, str] | None = None
+) -> Columns:
+    """Read all name-value pairs of a file name: "foo_pitch_64.00_amp_.75.wav" gives pitch 64 and amp 0.75.
+
+    Args:
+        item: the recording; its name without folders and suffix is searched.
+        times: (T,) seconds.
+        pattern: regular expression with the groups `name` and `value`; each match is a column.
+        units: name -> unit.
+
+    Raises:
+        UserError: not a regular expression, or one without these groups.
+        ValueError: a name twice, or a value that is no number.
+    """
+    item.units.update(units or {})
+    columns: Columns = {}
+    for match in _compiled(pattern).finditer(item.name):
+        name, value = match["name"], match["value"]
+        if name in columns:
+            raise ValueError(f"duplicate_names: the file name {item.name} holds {name!r} twice")
+        columns[name] = np.full(len(times), _parse(value, name, item.name))
+    return columns
+
+
+@lru_cache(maxsize=8)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"producers.from_filename.pattern={pattern!r} is not a regular expression: {error}.") from None
+    if not {"name", "value"} <= compiled.groupindex.keys():
+        raise UserError(
+            f"producers.from_filename.pattern={pattern!r} needs the groups (?P<name>...) and (?P<value>...); "
+            f"it has {sorted(compiled.groupindex)}."
+        )
+    return compiled
+
+
+def _parse(value: str, name: str, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"bad_value: the file name {where} has {name} = {value!r}; needs a number") from None
