@@ -56,6 +56,16 @@ class Input(Enum):
     audio = "audio"
 
 
+class ExtractStage(Enum):
+    """A step of extract."""
+
+    normalize = "normalize"
+    encode = "encode"
+    sidecars = "sidecars"
+    build = "build"
+    audit = "audit"
+
+
 class AudioFormat(Enum):
     """How convert stores audio."""
 
@@ -128,6 +138,17 @@ class ExtractConfig(Config):
     """Root keys of task=extract."""
 
     out: str = MISSING
+    stages: list[ExtractStage] = MISSING
+    normalize: Any = MISSING
+    encode: Any = MISSING
+    sidecars: Any = MISSING
+    producers: Any = MISSING
+    build: Any = MISSING
+    audit: Any = MISSING
+    strict: bool = MISSING
+    overwrite: bool = MISSING
+    list_missing: bool = MISSING
+    max_batch_seconds: float | None = MISSING
     max_bad_fraction: float = MISSING
 
 

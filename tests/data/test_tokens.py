@@ -21,7 +21,7 @@ from voxlab.codecs.base import stack, unstack
 from voxlab.codecs.encodec import Encodec
 from voxlab.data.token_datamodule import TokenDataModule
 from voxlab.data.token_store import FileStore, NestedColumn
-from voxlab.data.tokens import TokenDataset, check_codec, collate, decode_batch
+from voxlab.data.tokens import TokenDataset, check_codec, collate, count_windows, decode_batch, draw_starts
 from voxlab.errors import UserError
 from voxlab.tasks.extract_build import build
 
@@ -146,18 +146,13 @@ def test_plan_of_windows(frames, window, hop, epoch):
     """Starts against a slow and obvious loop; recordings of any lengths."""
     if hop is not None and hop > window:
         return
-    dataset = TokenDataset.__new__(TokenDataset)
-    dataset.window_frames, dataset.hop_frames, dataset.seed = window, hop, 0
-    from voxlab.data import tokens
-
-    dataset._frames = np.array(frames)
-    counts = tokens._count_windows(dataset._frames, window, hop)
-    dataset._first = np.cumsum(counts) - counts
-    dataset._rows = np.repeat(np.arange(len(frames)), counts)
-    starts = dataset._draw(epoch)
+    lengths = np.array(frames)
+    counts = count_windows(lengths, window, hop)
+    rows = np.repeat(np.arange(len(frames)), counts)
+    starts = draw_starts(lengths, rows, window, hop, (0, epoch))
     if hop is None:
         assert counts.tolist() == [-(-length // window) for length in frames]
-        assert all(0 <= s <= max(frames[row] - window, 0) for row, s in zip(dataset._rows, starts, strict=True))
+        assert all(0 <= start <= max(frames[row] - window, 0) for row, start in zip(rows, starts, strict=True))
         return
     expected = []
     for row, length in enumerate(frames):
@@ -167,7 +162,7 @@ def test_plan_of_windows(frames, window, hop, epoch):
             if start + window >= length:
                 break
             start += hop
-    assert list(zip(dataset._rows.tolist(), starts.tolist(), strict=True)) == expected
+    assert list(zip(rows.tolist(), starts.tolist(), strict=True)) == expected
 
 
 # ---- conditioning --------------------------------------------------------------------------------------------------
@@ -241,12 +236,11 @@ def test_collate_pads_to_the_longest(tmp_path):
     assert batch["id"] == ["a", "b/foo_pitch_64.00_amp_.75", "d"]
     for n, length in enumerate([50, 7, 21]):
         item = {key: value[n] for key, value in batch.items()}
+        cut = {"codes": item["codes"][:, :length], "cond": item["cond"][:length], "mask": item["mask"][:length]}
         assert item["mask"].tolist() == [True] * length + [False] * (50 - length)
         assert not item["codes"][:, length:].any()
         assert not item["cond"][length:].any()
-        check_item(
-            corpus, {**item, "codes": item["codes"][:, :length]} | {k: item[k][:length] for k in ("cond", "mask")}
-        )
+        check_item(corpus, item | cut)
 
 
 @INLINE
@@ -260,8 +254,7 @@ def test_fetching_together_equals_one_by_one(tmp_path, window, inline):
             assert torch.equal(together[key], value) if isinstance(value, torch.Tensor) else together[key] == value
 
 
-@INLINE
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(("method", "inline"), [("fork", False), ("fork", True), ("spawn", True)])
 def test_workers_read_the_same_and_follow_the_epoch(tmp_path, method, inline):
     dataset = TokenDataset(make(tmp_path, inline=inline).out / "dataset", window_frames=8)
     context = multiprocessing.get_context(method)
