@@ -6,7 +6,7 @@ weights and the package are CC BY-NC 4.0.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,34 +16,14 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, pad_rows, stack, unstack, zero_past
+from voxlab.codecs.encodec_front import CausalFront, build_front, run_lstm
+from voxlab.codecs.encodec_models import MONO_24KHZ, STEREO_48KHZ, fill_codebooks
 from voxlab.codecs.encodec_package import to_package
-from voxlab.codecs.random_init import shrink_biases, spread_entries
 from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
 from voxlab.errors import UserError
 
-MONO_24KHZ: dict[str, Any] = {
-    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
-    "sampling_rate": 24000,
-    "audio_channels": 1,
-    "normalize": False,
-    "chunk_length_s": None,
-    "overlap": None,
-    "use_causal_conv": True,
-    "norm_type": "weight_norm",
-    "upsampling_ratios": [8, 5, 4, 2],
-    "codebook_size": 1024,
-}
-STEREO_48KHZ: dict[str, Any] = MONO_24KHZ | {
-    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
-    "sampling_rate": 48000,
-    "audio_channels": 2,
-    "normalize": True,
-    "chunk_length_s": 1.0,
-    "overlap": 0.01,
-    "use_causal_conv": False,
-    "norm_type": "time_group_norm",
-}
 BACKENDS, TAILS = ("transformers", "encodec"), ("reference", "zeros")
+QUANTIZER_ROWS = 768  # on a CPU: distances to 1024 entries stay in the cache
 REFLECTED_FRAMES = 8  # shorter items reflect into their own padding at the left edge: batched with their equals only
 
 
@@ -55,8 +35,9 @@ class Encodec:
         bandwidth: kbit/s; 24 kHz: 1.5 3 6 12 24 for 2 4 8 16 32 codebooks; 48 kHz: 3 6 12 24 for 2 4 8 16.
         sample_rate: 24000 or 48000 where `weights` is "random"; else None, or the rate that the weights must have.
         backend: transformers or encodec (the package, extra `encodec`).
-        tail: "reference" encodes as the package does (it reflects the last samples), batching equal lengths only;
-            "zeros" pads with silence to a whole frame, which lets any lengths share a batch (24 kHz only).
+        tail: "reference" encodes as the package does (it reflects the last samples): only equal lengths share the
+            convolutions, any lengths the LSTM (48 kHz: equal lengths only); "zeros" pads with silence to a whole
+            frame, which lets any lengths share everything (24 kHz only).
         dtype: float32 (default); bfloat16 and float16 change most codes.
         compile: refused: the LSTM is a library call already, and the convolutions' padding depends on the data.
         max_seconds: longer items are refused: EnCodec's LSTM allows no exact chunks.
@@ -144,6 +125,7 @@ class Encodec:
         """Move to `device`; loads the weights and folds weight norm away on the first call."""
         self.device = torch.device(device)
         self._model.to(self.device)
+        vars(self).pop("_front", None)
         return self
 
     @cached_property
@@ -156,6 +138,12 @@ class Encodec:
         model.encoder.to(self.dtype)
         model.decoder.to(self.dtype)  # the quantizer stays float32: rounded distances would pick other codes
         return fold_weight_norm(model).eval().requires_grad_(False).to(self.device)
+
+    @cached_property
+    def _front(self) -> CausalFront | None:
+        """The fast front of the encoder, None where the modules do that work."""
+        fast = self.backend == "transformers" and self.device.type == "cpu"
+        return build_front(self._model.encoder, self._model.config) if fast else None
 
     def _load_transformers(self) -> Any:
         from transformers import EncodecConfig, EncodecModel
@@ -192,16 +180,22 @@ class Encodec:
         self._check_duration(lengths)
         rows: list[list[Tensor]] = [[] for _ in wav]
         scales: list[list[Tensor]] = [[] for _ in wav]
+        fronts: dict[int, Tensor] = {}
         with exact_inference(self.device, self.dtype):
             for items, offset, count in self._encode_groups(lengths):
                 part = wav[items, :, offset : offset + count].to(self.device, torch.float32)
                 if self.tail == "zeros":
                     part = nn.functional.pad(zero_past(part, lengths[items]), (0, -count % self.info.hop_length))
+                frames = [math.ceil(min(count, int(lengths[i]) - offset) / self.info.hop_length) for i in items]
+                if self._is_causal and count > self._short:
+                    fronts |= {i: x[:, :n] for i, x, n in zip(items, self._encode_front(part), frames, strict=True)}
+                    continue
                 codes, scale = self._encode_segment(part)
                 for row, item in enumerate(items):
-                    frames = math.ceil(min(count, int(lengths[item]) - offset) / self.info.hop_length)
-                    rows[item].append(codes[row, :, :frames])
+                    rows[item].append(codes[row, :, : frames[row]])
                     scales[item].append(scale[row])
+            for item, codes in self._encode_rest(fronts).items():
+                rows[item].append(codes)
         joined = [torch.cat(parts, dim=-1) for parts in rows]
         frames = torch.tensor([row.shape[-1] for row in joined])
         loudness = pad_rows([torch.cat(parts) for parts in scales]) if self._config["normalize"] else None
@@ -210,13 +204,54 @@ class Encodec:
     def _encode_groups(self, lengths: Tensor) -> Iterator[tuple[list[int], int, int]]:
         """Yield (items, offset, samples) of segments that may share a batch without changing each other."""
         groups: dict[tuple[int, int], list[int]] = {}
-        short = (REFLECTED_FRAMES - 1) * self.info.hop_length
         for item, num_samples in enumerate(lengths.tolist()):
             for offset, count in self._segments(num_samples):
-                shared = self.tail == "zeros" and count > short
+                shared = self.tail == "zeros" and count > self._short and self._front is None
                 groups.setdefault((offset, 0 if shared else count), []).append(item)
         for (offset, count), items in groups.items():
             yield items, offset, count or int(lengths[items].max())
+
+    @property
+    def _short(self) -> int:
+        """Samples up to which an item may only be encoded with its equals."""
+        return (REFLECTED_FRAMES - 1) * self.info.hop_length
+
+    @property
+    def _is_causal(self) -> bool:
+        """From its LSTM on, the encoder takes items of any lengths together: what follows an item does not reach it."""
+        return self._config["use_causal_conv"] and self._segment is None and not self._config["normalize"]
+
+    @cached_property
+    def _layers(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """The encoder's layers before its LSTM, and from there on."""
+        encoder = self._model.encoder
+        layers = list(encoder.layers if self.backend == "transformers" else encoder.model)
+        at = next(index for index, layer in enumerate(layers) if hasattr(layer, "lstm"))
+        return layers[:at], layers[at:]
+
+    def _encode_front(self, wav: Tensor) -> Tensor:
+        """Run (B, 1, T) of equal lengths through the encoder up to its LSTM: (B, C, N)."""
+        if self._front is not None:
+            return torch.stack([self._front(row[0]) for row in wav.to(self.dtype)])
+        return nn.Sequential(*self._layers[0])(wav.to(self.dtype))
+
+    def _encode_rest(self, fronts: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Run items (C, N_i) of mixed lengths through LSTM, last convolution and quantizer: item -> codes (K, N_i)."""
+        if not fronts:
+            return {}
+        recurrent, *others = self._layers[1]
+        latents = nn.Sequential(*others)(run_lstm(recurrent.get_submodule("lstm"), list(fronts.values()))).float()
+        frames = [front.shape[-1] for front in fronts.values()]
+        valid = [row[:, :count] for row, count in zip(latents, frames, strict=True)]
+        codes = self._quantize(torch.cat(valid, dim=-1)[None])[0].split(frames, dim=-1)
+        return dict(zip(fronts, codes, strict=True))
+
+    def _quantize(self, latents: Tensor) -> Tensor:
+        """Find the codes (B, K, N) of latents (B, D, N)."""
+        rate = (self._model.frame_rate,) if self.backend == "encodec" else ()
+        step = max(1, QUANTIZER_ROWS // len(latents)) if self.device.type == "cpu" else latents.shape[-1]
+        parts = [self._model.quantizer.encode(part, *rate, self.bandwidth) for part in latents.split(step, -1)]
+        return torch.cat(parts, dim=-1).transpose(0, 1).cpu()
 
     def _encode_segment(self, wav: Tensor) -> tuple[Tensor, Tensor]:
         """Encode (B, C, T) to codes (B, K, N) and loudness factors (B, 1), all ones where the model has none."""
@@ -226,9 +261,7 @@ class Encodec:
             scale = mono.pow(2).mean(dim=2).sqrt() + 1e-8
             wav = wav / scale[:, :, None]
         latents = self._model.encoder(wav.to(self.dtype)).float()
-        rate = (self._model.frame_rate,) if self.backend == "encodec" else ()
-        codes = self._model.quantizer.encode(latents, *rate, self.bandwidth)
-        return codes.transpose(0, 1).cpu(), scale.cpu()
+        return self._quantize(latents), scale.cpu()
 
     def decode(self, codes: Codes, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Decode to wav (B, C, T) on the codec's device, zero past each end; EnCodec has no noise, seeds are unused.
@@ -307,24 +340,3 @@ def overlap_add(parts: Sequence[Tensor], stride: int) -> Tensor:
         wav[:, at : at + count] += weight[:count] * part
         weights[at : at + count] += weight[:count]
     return wav / weights
-
-
-@torch.no_grad()
-def fill_codebooks(model: Any, seed: int) -> Any:
-    """Give an untrained transformers EncodecModel codebooks spread like its latents; fresh ones hold zeros only.
-
-    Also shrinks the encoder's biases and moves the latents' mean into the last one: around a large common value the
-    distances between codes would drown in rounding.
-    """
-    shrink_biases(model.encoder)
-    generator = torch.Generator().manual_seed(seed)
-    wav = torch.randn(1, model.config.audio_channels, model.config.sampling_rate, generator=generator)
-    latents = model.encoder(wav * torch.linspace(0, 0.3, wav.shape[-1]))[0]
-    model.encoder.layers[-1].conv.bias.sub_(latents.mean(dim=-1))
-    std = latents.std(dim=-1)
-    for layer in model.quantizer.layers:
-        book = layer.codebook
-        book.embed.copy_(spread_entries(book.embed.shape, std, generator))
-        book.embed_avg.copy_(book.embed)
-        book.cluster_size.fill_(1)
-    return model

@@ -1,0 +1,152 @@
+"""Stage encode of `task=extract`: recordings to token files, in batches of similar length.
+
+What is up to date is left alone; the bytes depend neither on where a run stopped nor on the number of ranks.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from voxlab import storage
+from voxlab.codecs import ecdc_lm, token_files
+from voxlab.codecs.base import Codec
+from voxlab.errors import UserError
+from voxlab.ledger import Ledger
+from voxlab.parallel import barrier
+from voxlab.tasks.extract_encode_work import STAGE, Input, Job, count_samples, run
+from voxlab.tasks.extract_stage import NORMALIZED, TOKENS, Outcome, Stage
+from voxlab.tasks.extract_verify import verify_tokens
+
+_SHOWN = 20
+
+
+def settings(
+    stage: Stage, codec: Codec, *, container: str, lm_weights: str | None = None, verify: int = 0
+) -> dict[str, Any]:
+    """Return what decides the bytes of the token files; hashes weights, loads no model.
+
+    Raises:
+        UserError: an option is wrong or does not fit the codec.
+    """
+    chosen = token_files.resolve_container(codec.info, container)
+    if lm_weights is not None and chosen != "ecdc":
+        raise UserError(f"encode.lm_weights={lm_weights} is for container=ecdc, not {chosen}; set it to null.")
+    if verify < 0:
+        raise UserError(f"encode.verify={verify}: give the number of token files to check, 0 for none.")
+    return {
+        "codec": codec.fingerprint(),
+        "container": chosen,
+        "lm": None if lm_weights is None else ecdc_lm.identify_lm(lm_weights, codec.info.sample_rate),
+        "max_batch_seconds": stage.max_batch_seconds,
+    }
+
+
+def encode(
+    stage: Stage, codec: Codec, *, container: str = "auto", lm_weights: str | None = None, verify: int = 0
+) -> Outcome:
+    """Write `tokens/<id>.ecdc` or `.safetensors` for every recording.
+
+    Reads `normalized/<id>.wav` where stage normalize has been run, else the recordings themselves, brought to the
+    codec's rate and channels.
+
+    Args:
+        stage: where, and which recordings; `max_batch_seconds` is the largest padded batch.
+        codec: codec to write.
+        container: see `codecs.token_files`.
+        lm_weights: language model for entropy coding (container ecdc), see `ecdc_lm.load_lm`; None writes plain codes.
+        verify: so many of the files that this run writes are read back, encoded alone and decoded.
+
+    Returns:
+        counts, failures, and token files without recording as warnings.
+
+    Raises:
+        UserError: wrong options, missing weights, or a folder that cannot be written.
+    """
+    made_by = storage.fingerprint(settings(stage, codec, container=container, lm_weights=lm_weights, verify=verify))
+    ledger = Ledger(stage.out, STAGE, stage.ranks)
+    suffix = token_files.suffix(codec.info, container)
+    job = Job(stage, codec, token_files.resolve_container(codec.info, container), suffix, made_by, ledger)
+    inputs = _inputs(stage)
+    todo = {source.item.id for source in inputs if not job.is_current(source)}
+    if stage.dry_run:
+        return _plan(job, inputs, todo)
+    checks: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    barrier(stage.ranks)  # before a rank adds records, the others must have read the same ones
+    if todo:
+        lm = None if lm_weights is None else ecdc_lm.load_lm(lm_weights, codec.info.sample_rate)
+        job = Job(stage, codec.to(stage.ranks.device), job.container, suffix, made_by, ledger, lm)
+        run(job, inputs, todo)
+    if todo or {source.item.id for source in inputs} != ledger.records.keys():
+        ledger.merge(keep=[source.item.id for source in inputs])
+    if verify and todo:
+        written = [
+            source for source in inputs if source.item.id in todo and "error" not in ledger.records[source.item.id]
+        ]
+        checks, facts = verify_tokens(job, written, verify)
+    return _outcome(job, inputs, todo, checks, facts)
+
+
+def _inputs(stage: Stage) -> list[Input]:
+    normalized = Ledger(stage.out, "normalize", stage.ranks).records
+    if not normalized:
+        return [Input(item, item.stamp, None) for item in stage.items]
+    good = {key: record for key, record in normalized.items() if "error" not in record}
+    folder = stage.out / NORMALIZED
+    return [Input(item, good[item.id]["sha256"], folder / f"{item.id}.wav") for item in stage.items if item.id in good]
+
+
+def _plan(job: Job, inputs: Sequence[Input], todo: set[str]) -> Outcome:
+    info, records = job.codec.info, job.ledger.records
+    failed = {key: reason for key, reason in _failures(inputs, records).items() if key not in todo}
+    samples = [count_samples(source, info.sample_rate) for source in inputs if source.item.id in todo]
+    bits = 10 if job.container == "ecdc" else 16
+    codes = sum(-(-count // info.hop_length) // stride for count in samples for stride in info.strides)
+    skipped = len(inputs) - len(todo) - len(failed)
+    facts = {
+        "encode_plan": f"WRITE {len(todo)}, SKIP {skipped}",
+        "encode_seconds": round(sum(samples) / info.sample_rate, 1),
+        "encode_bytes": codes * bits // 8,
+    }
+    return Outcome(kept=skipped, failed=failed, facts=facts)
+
+
+def _outcome(
+    job: Job, inputs: Sequence[Input], todo: set[str], checks: Mapping[str, str], facts: Mapping[str, Any]
+) -> Outcome:
+    failed = _failures(inputs, job.ledger.records)
+    kept = sum(source.item.id not in todo and source.item.id not in failed for source in inputs)
+    orphans = _find_tokens(job.stage) - {job.target(source.item.id) for source in inputs}
+    warnings = _listed(job.stage, "token files belong to no recording that was encoded", orphans)
+    return Outcome(len(todo), kept, {**failed, **checks}, tuple(warnings), facts)
+
+
+def _failures(inputs: Sequence[Input], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    found = {source.item.id: records.get(source.item.id, {}) for source in inputs}
+    return {key: record["error"] for key, record in found.items() if "error" in record}
+
+
+def list_missing(stage: Stage) -> list[str]:
+    """List recordings without token file and token files without recording, the first 20 of each; deletes nothing."""
+    found, folder = _find_tokens(stage), stage.out / TOKENS
+    possible = {item.id: {folder / f"{item.id}{suffix}" for suffix in token_files.SUFFIXES} for item in stage.items}
+    missing = {folder / key for key, paths in possible.items() if not paths & found}
+    orphans = found - {path for paths in possible.values() for path in paths}
+    return [
+        *_listed(stage, "recordings have no token file", missing),
+        *_listed(stage, "token files have no recording", orphans),
+    ]
+
+
+def _find_tokens(stage: Stage) -> set[Path]:
+    walk = os.walk(stage.out / TOKENS)
+    return {Path(folder, name) for folder, _, names in walk for name in names if name.endswith(token_files.SUFFIXES)}
+
+
+def _listed(stage: Stage, text: str, paths: set[Path]) -> list[str]:
+    if not paths:
+        return []
+    names = sorted(path.relative_to(stage.out / TOKENS).as_posix() for path in paths)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{len(names)} {text}: {', '.join(names[:_SHOWN])}{more}"]
