@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -222,12 +222,12 @@ class Encodec:
         return self._config["use_causal_conv"] and self._segment is None and not self._config["normalize"]
 
     @cached_property
-    def _layers(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        """The encoder's layers before its LSTM, and from there on."""
+    def _layers(self) -> tuple[list[nn.Module], nn.LSTM, list[nn.Module]]:
+        """The encoder's layers before its LSTM, that, and the layers after it."""
         encoder = self._model.encoder
         layers = list(encoder.layers if self.backend == "transformers" else encoder.model)
         at = next(index for index, layer in enumerate(layers) if hasattr(layer, "lstm"))
-        return layers[:at], layers[at:]
+        return layers[:at], cast(nn.LSTM, layers[at].lstm), layers[at + 1 :]
 
     def _encode_front(self, wav: Tensor) -> Tensor:
         """Run (B, 1, T) of equal lengths through the encoder up to its LSTM: (B, C, N)."""
@@ -239,8 +239,8 @@ class Encodec:
         """Run items (C, N_i) of mixed lengths through LSTM, last convolution and quantizer: item -> codes (K, N_i)."""
         if not fronts:
             return {}
-        recurrent, *others = self._layers[1]
-        latents = nn.Sequential(*others)(run_lstm(recurrent.get_submodule("lstm"), list(fronts.values()))).float()
+        _, lstm, others = self._layers
+        latents = nn.Sequential(*others)(run_lstm(lstm, list(fronts.values()))).float()
         frames = [front.shape[-1] for front in fronts.values()]
         valid = [row[:, :count] for row, count in zip(latents, frames, strict=True)]
         codes = self._quantize(torch.cat(valid, dim=-1)[None])[0].split(frames, dim=-1)

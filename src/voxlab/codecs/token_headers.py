@@ -68,7 +68,7 @@ class TokenFile(TokenHeader):
 
 
 def parse_header(path: Path, data: bytes, size: int) -> TokenHeader:
-    """Read the header of an `ecdc` or safetensors file from its first `HEADER_BYTES`; `size`: of the whole file, in bytes.
+    """Read the header of an `ecdc` or safetensors file from its first `HEADER_BYTES`; `size`: bytes of the whole file.
 
     Raises:
         ValueError: `bad_ecdc: ...` or `bad_safetensors: ...`.

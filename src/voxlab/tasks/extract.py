@@ -3,6 +3,7 @@
 python main.py task=extract data=audiofolder data.root=DIR codec=encodec producers='[lin,from_filename]'
 """
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -80,6 +81,7 @@ def extract(
         AuditFailed: the audit found errors; the summary and the report are written all the same.
         TooManyBadItems: more items failed than `max_bad_fraction`.
     """
+    gc.freeze()  # else each collection walks all that torch has imported: 40 % of a rerun with nothing to do
     chosen = _check_choices(stages, max_bad_fraction)
     if codec is None:
         raise UserError("task=extract writes tokens: choose a codec, for example codec=encodec.")
@@ -170,7 +172,8 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _open_folder(stage: Stage, settings: Mapping[str, Any], info: CodecInfo, container: str) -> None:
     """Sweep up after killed runs and note the settings."""
     if stage.ranks.is_first:
-        folders = {(stage.out / kind / item.id).parent for item in stage.items for kind in (NORMALIZED, TOKENS)}
+        parents = {item.id.rpartition("/")[0] for item in stage.items}
+        folders = [stage.out / kind / parent for kind in (NORMALIZED, TOKENS) for parent in parents]
         storage.remove_temporaries([stage.out, stage.out / FOLDER, *folders])
         earlier = storage.read_manifest(stage.out) or {"settings": {}}
         merged = dict(sorted((earlier["settings"] | settings).items()))

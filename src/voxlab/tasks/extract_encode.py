@@ -5,7 +5,6 @@ What is up to date is left alone; the bytes depend neither on where a run stoppe
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from voxlab import storage
@@ -117,8 +116,8 @@ def _outcome(
 ) -> Outcome:
     failed = _failures(inputs, job.ledger.records)
     kept = sum(source.item.id not in todo and source.item.id not in failed for source in inputs)
-    orphans = _find_tokens(job.stage) - {job.target(source.item.id) for source in inputs}
-    warnings = _listed(job.stage, "token files belong to no recording that was encoded", orphans)
+    orphans = _find_tokens(job.stage) - {source.item.id + job.suffix for source in inputs}
+    warnings = _listed("token files belong to no recording that was encoded", orphans)
     return Outcome(len(todo), kept, {**failed, **checks}, tuple(warnings), facts)
 
 
@@ -129,24 +128,28 @@ def _failures(inputs: Sequence[Input], records: Mapping[str, Mapping[str, Any]])
 
 def list_missing(stage: Stage) -> list[str]:
     """List recordings without token file and token files without recording, the first 20 of each; deletes nothing."""
-    found, folder = _find_tokens(stage), stage.out / TOKENS
-    possible = {item.id: {folder / f"{item.id}{suffix}" for suffix in token_files.SUFFIXES} for item in stage.items}
-    missing = {folder / key for key, paths in possible.items() if not paths & found}
-    orphans = found - {path for paths in possible.values() for path in paths}
-    return [
-        *_listed(stage, "recordings have no token file", missing),
-        *_listed(stage, "token files have no recording", orphans),
-    ]
+    found = _find_tokens(stage)
+    possible = {item.id: {item.id + suffix for suffix in token_files.SUFFIXES} for item in stage.items}
+    missing = {key for key, names in possible.items() if not names & found}
+    orphans = found - {name for names in possible.values() for name in names}
+    return [*_listed("recordings have no token file", missing), *_listed("token files have no recording", orphans)]
 
 
-def _find_tokens(stage: Stage) -> set[Path]:
-    walk = os.walk(stage.out / TOKENS)
-    return {Path(folder, name) for folder, _, names in walk for name in names if name.endswith(token_files.SUFFIXES)}
+def _find_tokens(stage: Stage) -> set[str]:
+    """Return the names of all token files, relative to the folder of tokens."""
+    root = f"{stage.out / TOKENS}{os.sep}"
+    walk = ((folder.removeprefix(root[:-1]).lstrip(os.sep), names) for folder, _, names in os.walk(root[:-1]))
+    return {
+        f"{folder}/{name}" if folder else name
+        for folder, names in walk
+        for name in names
+        if name.endswith(token_files.SUFFIXES)
+    }
 
 
-def _listed(stage: Stage, text: str, paths: set[Path]) -> list[str]:
-    if not paths:
+def _listed(text: str, found: set[str]) -> list[str]:
+    if not found:
         return []
-    names = sorted(path.relative_to(stage.out / TOKENS).as_posix() for path in paths)
+    names = sorted(found)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return [f"{len(names)} {text}: {', '.join(names[:_SHOWN])}{more}"]

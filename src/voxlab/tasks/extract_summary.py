@@ -119,9 +119,9 @@ def _write_report(
     sections = [
         *(report.notice(warning) for warning in _warnings(outcomes)),
         report.facts("Summary", {key.replace("_", " "): value for key, value in summary.items()}),
-        *_gains(stage),
-        *_examples(stage),
     ]
+    if any(outcome.done for outcome in outcomes.values()):
+        sections += [*_gains(stage), *_examples(stage)]
     if failed:
         rows = [[item, name, reason] for item, (name, reason) in list(failed.items())[:_SHOWN_FAILURES]]
         sections.append(report.table(f"Failed items ({len(failed)})", ["item", "stage", "reason"], rows))
