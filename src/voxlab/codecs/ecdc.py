@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -150,9 +150,16 @@ def unpack(
     padded = np.zeros(len(data) + 2, np.uint32)  # a code of up to 16 bits reaches into the two bytes that follow
     padded[: len(data)] = data
     words = padded[:-2] | padded[1:-1] << 8 | padded[2:] << 16
-    at = begin % 8 + bits * np.arange((stop - start) * num_codebooks)
-    values = words[at >> 3] >> (at & 7) & ((1 << bits) - 1)
-    return np.ascontiguousarray(values.reshape(stop - start, num_codebooks).T.astype(np.int64))
+    byte, shift = _places(begin % 8, (stop - start) * num_codebooks, bits)
+    values = words[byte] >> shift & ((1 << bits) - 1)
+    return values.reshape(stop - start, num_codebooks).T.astype(np.int64, order="C")
+
+
+@lru_cache(8)
+def _places(offset: int, count: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the byte in which each of `count` packed codes begins, and the bit in it; windows of a loader repeat."""
+    at = offset + bits * np.arange(count)
+    return at >> 3, (at & 7).astype(np.uint32)
 
 
 def window_bytes(segment: Segment, num_codebooks: int, start: int, stop: int) -> tuple[int, int]:

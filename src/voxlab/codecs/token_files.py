@@ -238,13 +238,16 @@ def _load_codes(header: TokenHeader, table: Table, data: bytes) -> Codes:
 
 
 def _ecdc_window(path: Path, header: EcdcHeader, start: int, stop: int) -> np.ndarray:
-    books, parts = header.num_codebooks, [np.zeros((header.num_codebooks, 0), np.int64)]
-    with path.open("rb") as file:
+    books, parts = header.num_codebooks, []
+    file = os.open(path, os.O_RDONLY)
+    try:
         for segment in header.segments:
             low = max(start - segment.first_frame, 0)
             high = min(stop - segment.first_frame, segment.num_frames)
             if low < high:
                 first, count = ecdc.window_bytes(segment, books, low, high)
-                file.seek(segment.offset + first)
-                parts.append(ecdc.unpack(file.read(count), books, low, high, first=first))
-    return np.concatenate(parts, axis=1)
+                data = os.pread(file, count, segment.offset + first)
+                parts.append(ecdc.unpack(data, books, low, high, first=first))
+    finally:
+        os.close(file)
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros((books, 0), np.int64), *parts], axis=1)
