@@ -69,7 +69,7 @@ def audit(
         raise UserError(conclusion["problem"])
     if not stage.dry_run:
         _judge(stage.out, conclusion, strict)
-    return _outcome(conclusion)
+    return _outcome(stage, conclusion)
 
 
 def _pairs(ranges: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[float | None, float | None]]:
@@ -137,9 +137,11 @@ def _write_reports(out: Path, found: Audit) -> None:
     report.write_report(out / PAGE, "voxlab audit", "token files, conditioning and data set", build_page(found))
 
 
-def _outcome(conclusion: Conclusion) -> Outcome:
+def _outcome(stage: Stage, conclusion: Conclusion) -> Outcome:
     totals = conclusion["totals"]
     facts = {f"audit_{name}": totals[name] for name in ("ok_files", "errors", "warnings") if name in totals}
+    if not stage.dry_run:
+        facts["audit_page"] = str(stage.out / PAGE)
     lines = tuple(f"{count} x {kind}: {TYPES[kind]}" for kind, count in conclusion["counts"]["warning"].items())
     done, kept = (totals["files"], 0) if conclusion["fresh"] else (0, totals["files"])
     return Outcome(done, kept, warnings=lines, facts=facts)

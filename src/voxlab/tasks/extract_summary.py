@@ -21,6 +21,7 @@ from voxlab.tasks.extract_stage import NORMALIZED, TOKENS, Outcome, Stage
 log = logging.getLogger(__name__)
 
 ERRORS = "errors.jsonl"
+_RANDOM = "The codec has random weights: its tokens mean nothing; this shows the pipeline."
 _SHOWN_FAILURES, _SHOWN_WARNINGS, _CLIPS, _COLUMNS = 20, 10, 4, 3
 
 
@@ -116,7 +117,9 @@ def _write_report(
     run_dir: Path,
 ) -> Path:
     failed = _failed(outcomes)
+    weights = str(settings.get("encode", {}).get("codec", {}).get("weights_id", ""))
     sections = [
+        *([report.notice(_RANDOM)] if weights.startswith("random:") else []),
         *(report.notice(warning) for warning in _warnings(outcomes)),
         report.facts("Summary", {key.replace("_", " "): value for key, value in summary.items()}),
     ]
@@ -168,7 +171,8 @@ def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
     for name in sidecar.names[:_COLUMNS]:
         values = sidecar.column(name).astype(float)
         low, high = values.min(), values.max()
-        curves[f"{name} {low:.3g} to {high:.3g}"] = (times, (values - low) / ((high - low) or 1))
+        label = f"{name} {low:.3g}" + (f" to {high:.3g}" if high > low else "")
+        curves[label] = (times, (values - low) / ((high - low) or 1))
     if curves:
         yield plots.plot_curves(curves, "time (s)", "of range", size=plots.CARD)
 
