@@ -51,7 +51,8 @@ def write_float32(stage):
 def test_clean_folder(stage):
     outcome = audit(stage)
     assert (outcome.done, outcome.kept, outcome.warnings) == (len(IDS), 0, ())
-    assert outcome.facts == {"audit_ok_files": 4, "audit_errors": 0, "audit_warnings": 0}
+    page = str(stage.out / "audit.html")
+    assert outcome.facts == {"audit_ok_files": 4, "audit_errors": 0, "audit_warnings": 0, "audit_page": page}
     assert findings(stage) == []
     assert "4 OK files" in (stage.out / "audit.txt").read_text()
     assert (stage.out / "audit.csv").read_text() == "type,rel_ecdc,rel_cond,detail\n"
