@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": {"audio", "storage"},
     "features": {"audio", "codecs"},
     "sidecars": {"audio", "storage", "codecs"},
-    "data": {"audio", "storage", "parquet", "codecs", "sidecars"},
+    "data": {"audio", "storage", "parquet", "codecs", "sidecars", "loudness"},
     "models": {"audio"},
     "losses": {"audio"},
     "metrics": {"audio"},

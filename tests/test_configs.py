@@ -21,7 +21,6 @@ Compose = Callable[..., DictConfig]
 PLANNED = {
     "voxlab.codecs.rvq.Rvq",
     "voxlab.data.beat2.Beat2",
-    "voxlab.data.librispeech.LibriSpeech",
     "voxlab.data.podcastfillers.PodcastFillers",
     "voxlab.features.mfcc.Mfcc",
     "voxlab.features.mimi.MimiFeatures",
