@@ -148,6 +148,7 @@ class ExtractConfig(Config):
     strict: bool = MISSING
     overwrite: bool = MISSING
     list_missing: bool = MISSING
+    upgrade: bool = MISSING
     max_batch_seconds: float | None = MISSING
     max_bad_fraction: float = MISSING
 
@@ -343,4 +344,4 @@ def stop(error: BaseException) -> NoReturn:
 def user_message(error: BaseException) -> str | None:
     """Return what to tell the user about a mistake in the command line or the configuration; None for a bug."""
     known = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
-    return messages.explain(error, SCHEMAS) if known else None
+    return messages.explain(error, SCHEMAS, ROOT / "conf") if known else None

@@ -1,5 +1,7 @@
 """Errors that are the user's to fix: printed as one message, without a traceback, with an exit code of their own."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """A wrong setting, a missing file, a foreign folder: says what was found, what is allowed, what to type next."""
@@ -14,6 +16,14 @@ class TooManyBadItems(UserError):
 
 
 class AuditFailed(UserError):
-    """The audit looked at everything and found errors (or warnings, where `strict` asks for that)."""
+    """The audit looked at everything and found errors (or warnings, where `strict` asks for that).
+
+    Attributes:
+        outcome: what the stage tells besides (a `tasks.extract_stage.Outcome`): counts, warnings, the page.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, outcome: Any = None) -> None:
+        super().__init__(message)
+        self.outcome = outcome

@@ -3,17 +3,21 @@
 A record names what the result was made from and the file it went to; `Ledger.is_current` compares both with today.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+from voxlab.errors import UserError
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import atomic_write_bytes
 
 FOLDER = ".state"
+TRANSIENT = ("unreadable", "oom", "out_of_memory", "producer_failed")  # reasons that may be gone the next time
 Record = dict[str, Any]
 
 
@@ -59,7 +63,9 @@ class Ledger:
         record = self.records.get(item_id)
         if record is None or any(record.get(key) != value for key, value in made_from.items()):
             return False
-        return "error" in record or record.get("stat") == stats(paths)
+        if "error" in record:
+            return not str(record["error"]).startswith(TRANSIENT)
+        return record.get("stat") == stats(paths)
 
     def merge(self, keep: Iterable[str] | None = None) -> None:
         """Join the ranks' records into one sorted file; called by all ranks, at the end of a stage.
@@ -79,6 +85,29 @@ class Ledger:
         barrier(self.ranks)
         if stats([self._merged, *self._parts()]) != self._seen:
             self._read_all()
+
+
+@contextlib.contextmanager
+def locked(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Keep other commands out of an output folder while the block runs; the lock goes with its process.
+
+    Raises:
+        UserError: another command works there.
+    """
+    if not ranks.is_first:
+        yield
+        return
+    path = out / FOLDER / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another command works in {out}: two at once would undo each other's files.\n"
+                "Wait for it, choose another folder (out=...), or run one command on several ranks (torchrun)."
+            ) from None
+        yield
 
 
 def stats(paths: Iterable[Path]) -> list[list[int] | None]:
@@ -108,5 +137,6 @@ def _read(paths: Iterable[Path]) -> dict[str, Record]:
                 record = json.loads(line)
             except ValueError:
                 continue  # written by a process that was killed: the item counts as not done
-            records[record["id"]] = record
+            if isinstance(record, dict) and "id" in record:
+                records[record["id"]] = record
     return records

@@ -101,20 +101,36 @@ def no_such_run(folder: str) -> str:
     return f"resume={folder}: no run folder (it has no config.yaml).\nThe latest runs: {recent}"
 
 
-def explain(error: BaseException, schemas: Mapping[str, type]) -> str:
-    """Turn a user error, or one of Hydra's or OmegaConf's, into at most six lines that name the fix."""
+def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> str:
+    """Turn a user error, or one of Hydra's or OmegaConf's, into at most six lines that name the fix.
+
+    Args:
+        error: what was raised.
+        schemas: task -> dataclass of its root keys.
+        conf: the configuration folder.
+    """
     causes = list(chain(error))
     for cause in causes:
         if isinstance(cause, UserError):
             return str(cause)
     for cause in causes:
-        if getattr(cause, "missing_cfg_file", None) and getattr(cause, "options", None) is not None:
-            return _no_option(str(getattr(cause, "missing_cfg_file")), list(getattr(cause, "options")))  # noqa: B009
+        missing = str(getattr(cause, "missing_cfg_file", None) or "")
+        options = getattr(cause, "options", None) or [p.stem for p in sorted((conf / missing).parent.glob("*.yaml"))]
+        if missing and options:
+            return _no_option(missing, list(options))
     for cause in causes:
         parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
         if isinstance(parent, Mapping) and "Key" in type(cause).__name__ + str(cause) and key not in parent:
-            return _no_key(str(getattr(cause, "full_key", None) or key), str(key), list(map(str, parent)), schemas)
-    return _shortened(causes)
+            full_key = str(getattr(cause, "full_key", None) or key)
+            group, _, option = full_key.partition(".")
+            if (conf / group / f"{option}.yaml").is_file():
+                return f"{full_key}: {option} is not chosen.\nAdd {group}='[{option}]' to the command."
+            return _no_key(full_key, str(key), list(map(str, parent)), schemas)
+    text = _shortened(causes)
+    scalar = re.search(r"override (\S+)=(\S+)\n.*is not a ListConfig", text)
+    if scalar:
+        return f"{scalar[1]}={scalar[2]}: this is a list. Write: {scalar[1]}='[{scalar[2]}]'"
+    return text
 
 
 def explain_build(causes: list[BaseException]) -> str:

@@ -19,6 +19,7 @@ WIDE = (9.0, 2.5)  # inches, a plot that fills the page
 _DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
 _INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
 _LEFT_OF_NUMBERS = 0.75  # inches, for labels like 0.00012
+_LEGEND_COLUMNS = 3
 _FILL = "#5b8def"
 _MARGINS = (0.42, 0.7, 0.4, 0.08)  # inches left, right, below, above: fixed, so that time axes line up in a card
 
@@ -113,19 +114,23 @@ def plot_curves(
     """
     if not curves:
         raise ValueError("there are no curves to draw")
-    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS)
+    lines = -(-len(curves) // _LEGEND_COLUMNS) if len(curves) > 1 else 0
+    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS, _MARGINS[3] + 0.16 * lines)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     for name, (x, y) in curves.items():
         axes.plot(x, y, linewidth=1.2, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if len(curves) > 1:
-        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _LEGEND_COLUMNS, "borderpad": 0}
+        axes.legend(fontsize=7, labelcolor=_INK, frameon=False, handlelength=1, columnspacing=1, **place)
     return chart
 
 
-def _new_figure(size: tuple[float, float], left: float = _MARGINS[0]) -> tuple[Figure, Axes]:
+def _new_figure(
+    size: tuple[float, float], left: float = _MARGINS[0], above: float = _MARGINS[3]
+) -> tuple[Figure, Axes]:
     """Make a figure outside pyplot, whose registry would keep it alive, with colours that suit light and dark pages."""
-    (width, height), (_, right, below, above) = size, _MARGINS
+    (width, height), (_, right, below, _) = size, _MARGINS
     chart = Figure(figsize=size, facecolor="none")
     box = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
     axes = chart.add_axes(box, facecolor="none")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -39,13 +40,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _explained(error, path) from error
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -59,7 +59,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: OSError, path: Path) -> Exception:
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Tell the user what to do when the operating system refuses to write `path`, in a block that writes it.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: OSError, path: Path) -> Exception:
     """Turn the operating system's refusals that a user can lift into a `UserError`; leave the others alone."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         existing = next(folder for folder in path.parents if folder.exists())
@@ -95,6 +108,12 @@ def remove_temporaries(folders: Iterable[Path]) -> int:
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def plain_name(name: str) -> str:
+    """Spell a relative path in one way, whichever system wrote it: "/" between folders, composed accents, no "./"."""
+    plain = name.strip().replace("\\", "/").removeprefix("./")
+    return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -112,7 +112,11 @@ def test_text_for_an_option_becomes_its_type(call, tmp_path):
 BAD = {
     "no file": (None, {}, r"mine\.py: there is no such file"),
     "syntax": ("x = 1\ndef produce(:\n", {}, r"mine\.py: can't be loaded, line 2: SyntaxError"),
-    "import": ("import no_such_package_xyz\n", {}, "can't be loaded: ModuleNotFoundError: No module named 'no_such"),
+    "import": (
+        "import no_such_package_xyz\n",
+        {},
+        "can't be loaded, line 1: ModuleNotFoundError: No module named 'no_such",
+    ),
     "no produce": ("x = 1\n", {}, r"there is no function produce\(item, times\) in it"),
     "no callable": ("produce = 1\n", {}, r"there is no function produce"),
     "too few": ("def produce(item):\n    return {}\n", {}, r"produce\(item\) can't be called with \(item, times\)"),

@@ -25,6 +25,7 @@ from voxlab.codecs.layouts import parse_tokens
 from voxlab.codecs.mimi import Mimi
 from voxlab.codecs.snac import Snac
 from voxlab.codecs.tts import MoshiTTS
+from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.sample.voiceassistant import SCHEMA
 from voxlab.data.voiceassistant import VoiceAssistant
 from voxlab.errors import TooManyBadItems, UserError
@@ -628,3 +629,8 @@ def test_real_rows_convert(run, tmp_path, tiny_snac, tiny_mimi):
     assert np.array_equal(np.array(row["answer_mimi"]), codes)
     run(corpus, out="questions", input="audio")
     assert read(tmp_path, "data/train-00000-of-00001.parquet", "questions")["convert_error"].null_count == 3
+
+
+def test_a_folder_of_recordings_is_a_matter_of_extract(run, tmp_path):
+    with pytest.raises(UserError, match="task=extract data=audiofolder"):
+        run(AudioFolder(root=str(tmp_path)))

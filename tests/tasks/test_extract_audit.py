@@ -5,6 +5,7 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 
 from tests.token_corpus import ENCODEC, MIMI, SNAC, TokenCorpus
@@ -76,12 +77,108 @@ def test_errors_fail_after_the_reports_are_written(stage):
 
 def test_warnings_fail_where_strict(stage):
     write_float32(stage)
-    outcome = audit(stage, dtype="float16")
-    assert outcome.warnings == (f"1 x dtype_mismatch: {TYPES['dtype_mismatch']}",)
+    outcome = audit(stage, dtype="float16", fail_on=[])
+    found = "1 x a.ecdc: dtype_mismatch: values are float32, expected float16"
+    assert outcome.warnings == (f"{found} ({stage.out / 'audit.txt'})",)
     with pytest.raises(AuditFailed, match=r"a\.ecdc: dtype_mismatch"):
-        audit(stage, dtype="float16", strict=True)
+        audit(stage, dtype="float16", fail_on=[], strict=True)
     with pytest.raises(AuditFailed, match="errors: 1"):
         audit(stage, dtype="float16", fail_on=["dtype_mismatch"])
+
+
+ASKED = {
+    "require": ({"require": ["tempo"]}, "missing_features", "no column tempo"),
+    "range": ({"ranges": {"pitch": [None, 1]}}, "range_above_max", "pitch: greatest value"),
+    "range of no column": ({"ranges": {"tempo": [0, 1]}}, "range_unverifiable", "tempo: there is no such column"),
+    "dtype": ({"dtype": "float32"}, "dtype_mismatch", "values are float16, expected float32"),
+    "frame rate": ({"frame_rate": 50}, "fps_mismatch", "fps in the JSON: 75.0, expected 50"),
+}
+
+
+@pytest.mark.parametrize(("settings", "kind", "text"), ASKED.values(), ids=ASKED)
+def test_what_the_settings_ask_for_fails_the_run(stage, settings, kind, text):
+    with pytest.raises(AuditFailed, match=rf"errors: 4, warnings: 0(.|\n)*a\.ecdc: {kind}: {text}.* \(and 3 more\)"):
+        audit(stage, **settings)
+    outcome = audit(stage, **settings, fail_on=["bad_ecdc"])
+    assert outcome.facts["audit_warnings"] == 4
+    assert outcome.warnings[0].startswith(f"4 x a.ecdc: {kind}: {text}")
+
+
+def test_what_a_file_says_of_itself_is_a_warning(stage):
+    npy = stage.out / "tokens/a.cond.npy"
+    values = make_values(30)
+    values[4, 0] = 99
+    np.save(npy, values)
+    change_json(stage.out / f"tokens/{IDS[1]}.cond.npy", dtype="float32")
+    first, second = audit(stage).warnings
+    assert first.startswith(f"1 x {IDS[1]}.ecdc: dtype_mismatch: ")
+    assert second == f"1 x a.ecdc: range_above_max: values above the max in the JSON: pitch ({stage.out / 'audit.txt'})"
+
+
+def test_sidecars_with_other_columns_fail(stage):
+    npy = stage.out / "tokens/a.cond.npy"
+    write_sidecar(npy, make_values(30), sha256_of(stage.out / "tokens/a.ecdc"), names=("pitch", "tempo"))
+    (stage.out / "manifest.csv").unlink()
+    with pytest.raises(AuditFailed) as caught:
+        audit(stage)
+    assert [entry["type"] for entry in findings(stage)] == ["mixed_columns"]
+    assert str(caught.value).splitlines()[1:3] == [
+        "  a.ecdc: mixed_columns: without gain and with tempo, unlike most: give every recording the same columns, or "
+        "leave the producer out",
+        "Run again stages='[sidecars]', or say what counts as an error with audit.fail_on=[...].",
+    ]
+
+
+def test_the_error_carries_the_outcome(stage):
+    (stage.out / "tokens/a.ecdc").write_bytes(b"")
+    with pytest.raises(AuditFailed) as caught:
+        audit(stage)
+    outcome = caught.value.outcome
+    assert (outcome.done, outcome.facts["audit_errors"]) == (4, 1)
+    assert outcome.facts["audit_page"] == str(stage.out / "audit.html")
+
+
+def test_the_message_is_short_and_names_the_stages(stage):
+    ids = [f"tokens/{name}" for name in IDS]
+    (stage.out / f"{ids[0]}.ecdc").write_bytes(b"")
+    (stage.out / f"{ids[1]}.cond.npy").unlink()
+    names = [f"column_{n}" for n in range(99)]
+    sha256 = sha256_of(stage.out / f"{ids[2]}.ecdc")
+    write_sidecar(stage.out / f"{ids[2]}.cond.npy", np.zeros((32, 99), np.float16), sha256, names=names)
+    (stage.out / f"{ids[3]}.cond.json").unlink()
+    (stage.out / "dataset").mkdir()
+    with pytest.raises(AuditFailed) as caught:
+        audit(stage)
+    lines = str(caught.value).replace(str(stage.out), "OUT").splitlines()
+    assert len(lines) == 6
+    assert all(len(line) <= 200 for line in lines)
+    assert "there are 2 more types" in lines[0]
+    assert lines[4].startswith("Run again stages='[encode,sidecars,build]', or say")
+    assert lines[5] == "All findings: OUT/audit.txt (also audit.json, audit.csv, audit.html)."
+
+
+@pytest.mark.parametrize(
+    ("kind", "stages"),
+    [
+        ("dataset_mismatch", "build"),
+        *((kind, "sidecars") for kind in ("stale_sidecar", "missing_sidecar", "manifest_mismatch")),
+        *((kind, "encode") for kind in ("bad_ecdc", "codes_out_of_range")),
+    ],
+)
+def test_each_fault_names_the_stage_that_mends_it(tmp_path, kind, stages):
+    counts = {"error": {kind: 1}, "warning": {}}
+    totals = {"errors": 1, "warnings": 0, "ok_files": 0, "files": 1}
+    conclusion = {"totals": totals, "counts": counts, "first": {"error": {kind: "x"}, "warning": {}}}
+    assert f"stages='[{stages}]'" in extract_audit._explain(tmp_path, conclusion, ["error"])
+
+
+def test_every_type_has_a_stage_or_none_can_help():
+    assert TYPES.keys() - extract_audit._AGAIN.keys() == {
+        "range_below_min",
+        "range_above_max",
+        "auditor_error",
+        "orphan_sidecar",
+    }
 
 
 def test_the_four_types_that_always_failed_do_and_the_others_of_old_do_not():
@@ -140,7 +237,7 @@ def test_changed_folder_is_read_again(stage, monkeypatch, change):
 
 def test_other_settings_are_another_audit(stage):
     audit(stage)
-    with pytest.raises(AuditFailed, match="warnings: 8"):
+    with pytest.raises(AuditFailed, match="errors: 8"):
         audit(stage, require=["tempo"], ranges={"beat": [0, None]}, strict=True)
     assert audit(stage).done == len(IDS)
 
@@ -174,7 +271,7 @@ def test_folder_without_token_files(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fail_on": ["bad_egg"]}, "unknown types bad_egg"),
+        ({"fail_on": ["bad_ecd"]}, r"audit\.fail_on=\[bad_ecd\]: .*Did you mean .*bad_ecdc"),
         ({"dtype": "int8"}, "dtype=int8"),
         ({"ranges": {"pitch": [1]}}, "pitch: give \\[lowest, highest\\]"),
         ({"ranges": {"pitch": [2, 1]}}, "pitch from 2 to 1"),
@@ -182,8 +279,12 @@ def test_folder_without_token_files(tmp_path):
     ids=["fail_on", "dtype", "one limit", "no value"],
 )
 def test_wrong_settings(stage, settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         audit(stage, **settings)
+    assert max(map(len, str(caught.value).splitlines())) <= 120
+    with pytest.raises(UserError, match=message):
+        extract_audit.check(**settings)
+    extract_audit.check(strict=True)
 
 
 @pytest.mark.parametrize("problem", [False, True])
@@ -224,7 +325,7 @@ ENCODEC_48 = CodecInfo("encodec", 48000, 2, 320, 4, 1024, (1,) * 4, "random:0", 
 def test_what_the_stage_build_writes_is_clean(tmp_path, info, materialize, inline):
     corpus = TokenCorpus(tmp_path / "out", info, "safetensors" if info is ENCODEC_48 else "auto")
     corpus.add("a/foo_pitch_64.00_amp_.75", 20, speaker="ann")
-    corpus.add("c", 8, split="validation", columns=("pitch",))
+    corpus.add("c", 8, split="validation", columns=("gain", "pitch"))  # order does not matter
     settings = {"materialize": materialize, "inline": inline, "push_to_hub": None}
     build(corpus.stage(), info=corpus.info, container=corpus.container, **settings)
     assert audit(corpus.stage(), strict=True).facts["audit_ok_files"] == 2

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from hypothesis import strategies as st
 from tests.token_corpus import ENCODEC, MIMI, SNAC, TokenCorpus
 from voxlab.codecs import token_files
 from voxlab.codecs.base import stack
+from voxlab.data.items import AudioItem
 from voxlab.errors import UserError
-from voxlab.tasks.extract_build import build
+from voxlab.tasks.extract_build import build, check
 from voxlab.tasks.extract_build_rows import Pooled, _nested
 
 DEFAULTS = {"materialize": "hardlink", "inline": False, "push_to_hub": None}
@@ -285,7 +287,7 @@ def test_items_that_failed_earlier_are_absent(corpus):
     corpus.fail("encode", "bad")
     corpus.add("half", columns=None)
     corpus.fail("sidecars", "half", tokens="whatever")
-    with pytest.raises(UserError, match=r"1 sidecars .* other token files .*half"):
+    with pytest.raises(UserError, match=r"1 sidecar was made for other token files .*half"):
         run(corpus)
     digest = json.loads((corpus.out / ".state/encode.jsonl").read_text().splitlines()[-1])["sha256"]
     corpus.fail("sidecars", "half", tokens=digest)
@@ -297,7 +299,7 @@ def test_items_that_failed_earlier_are_absent(corpus):
 def test_items_without_sidecars_have_none_and_are_counted(corpus):
     corpus.add("bare", columns=None)
     outcome = run(corpus)
-    assert outcome.warnings == ("1 of 4 items have no sidecar (run the stage sidecars): bare",)
+    assert outcome.warnings == ("1 of 4 items has no sidecar (run the stage sidecars): bare",)
     row = load(corpus)["train"][2]
     assert (row["id"], row["cond"], row["cond_names"]) == ("bare", None, [])
     assert not (corpus.out / "dataset/tokens/bare.cond.npy").exists()
@@ -350,10 +352,10 @@ def not_finite(corpus):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_size, r"1 files in .*tokens are not as .* left them: c\.ecdc \(4 bytes, not \d+\)"),
+        (spoil_size, r"1 file is not as .* left it in .*tokens: c\.ecdc \(4 bytes, not \d+\)"),
         (lose, r"c\.cond\.npy \(missing\)"),
         (other_codebooks, "has 4 codebooks, the codec encodec writes 8"),
-        (stale, r"1 sidecars in .* were made for other token files than are there now: c\."),
+        (stale, r"1 sidecar was made for other token files than are in .* now: c\."),
         (broken_json, r"bad_sidecar: c\.cond\.json is not readable JSON"),
         (not_finite, r"c\.cond\.npy holds values that are not finite"),
         (lambda corpus: corpus.add("d", split="tokens"), "split 'tokens' can't be a split"),
@@ -376,6 +378,7 @@ def test_what_does_not_fit_is_refused_and_the_old_data_set_stays(corpus, spoil, 
     ("changes", "message"),
     [
         ({"materialize": "symlink"}, "build.materialize=symlink: choose hardlink, link, copy, none"),
+        ({"inline": "yes"}, "build.inline=yes: choose true or false"),
         ({"push_to_hub": "name"}, "build.push_to_hub=name: give owner/name"),
         ({"push_to_hub": "me/it", "materialize": "link"}, "not materialize=link.*hardlink"),
         ({"push_to_hub": "me/it", "materialize": "none"}, "not materialize=none"),
@@ -383,7 +386,13 @@ def test_what_does_not_fit_is_refused_and_the_old_data_set_stays(corpus, spoil, 
 )
 def test_wrong_settings(corpus, changes, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
+        check(**(DEFAULTS | changes))
+    with pytest.raises(UserError, match=f"(?s){message}"):
         run(corpus, **changes)
+
+
+def test_the_defaults_are_right():
+    check(**DEFAULTS)
 
 
 def test_nothing_encoded(tmp_path):
@@ -393,6 +402,41 @@ def test_nothing_encoded(tmp_path):
     corpus.fail("encode", "bad")
     assert run(corpus).warnings == ("no item has a token file: there is nothing to build",)
     assert not (corpus.out / "dataset").exists()
+
+
+def test_tokens_whose_sidecars_all_failed_are_not_called_absent(tmp_path):
+    corpus = TokenCorpus(tmp_path / "out")
+    for name in ("a", "b"):
+        digest = corpus.add(name, columns=None).add_tokens(name, 20)["sha256"]
+        corpus.fail("sidecars", name, tokens=digest, error="no_match: no number")
+    outcome = run(corpus)
+    assert outcome.warnings == (
+        "2 items have tokens, but their sidecars failed: a (no_match: no number), b (no_match: no number)",
+    )
+    corpus.add("c")
+    outcome = run(corpus)
+    assert (outcome.done, len(outcome.warnings)) == (1, 1)
+    assert outcome.warnings[0].startswith("2 items have tokens, but their sidecars failed: a (")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_explained(corpus, monkeypatch, code):
+    def refuse(self, target):
+        raise OSError(code, os.strerror(code), str(self))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(UserError, match=r"(no room to|can't) write .*dataset: .*(.|\n)*out=\.\.\."):
+        run(corpus, materialize="link")
+    assert sorted(path.name for path in corpus.out.iterdir()) == [".state", "tokens"]
+
+
+def test_a_full_disk_does_not_recommend_copies(corpus, monkeypatch):
+    def refuse(self, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(UserError, match="no room to write"):
+        run(corpus)
 
 
 def test_entropy_coded_files_cannot_be_inlined_without_their_model(corpus, monkeypatch):
@@ -445,6 +489,19 @@ def test_dry_run_writes_nothing(corpus):
     assert contents(corpus.out) == before
 
 
+def test_dry_run_counts_what_encode_would_make(corpus):
+    corpus.fail("encode", "bad")
+    corpus.items["new"] = replace(corpus.items["c"], id="new")
+    outcome = run(corpus, stage=corpus.stage(dry_run=True))
+    assert (outcome.done, outcome.facts["dataset_rows"]) == (4, "WRITE 4")
+
+
+def test_dry_run_in_an_empty_folder(tmp_path):
+    corpus = TokenCorpus(tmp_path / "out")
+    corpus.items["new"] = AudioItem("new", Path("new.wav"), "train", "1:1")
+    assert run(corpus, stage=corpus.stage(dry_run=True)).done == 1
+
+
 # ---- the card and the hub ------------------------------------------------------------------------------------------
 
 
@@ -459,6 +516,25 @@ def test_card(corpus):
     assert [entry["split"] for entry in facts["configs"][0]["data_files"]] == ["train", "validation"]
     for part in ("they are random", "| train | 2 | 53 |", "| train | pitch | Hz | 53 |", "load_from_disk"):
         assert part in card.text
+
+
+@pytest.mark.parametrize("info", [ENCODEC, SNAC], ids=lambda info: info.name)
+def test_the_cards_code_runs(tmp_path, monkeypatch, info):
+    corpus = TokenCorpus(tmp_path / "out", info).add("a", 24)
+    warnings = run(corpus, inline=True).warnings
+    text = (corpus.out / "dataset/README.md").read_text()
+    names: dict = {}
+    monkeypatch.chdir(corpus.out)
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(snippet, names)  # the snippet is ours
+    if info is ENCODEC:
+        assert warnings == ()
+        assert next(iter(names["loader"]))["codes"].shape == (1, 4, 150)
+    else:
+        assert len(warnings) == 1
+        assert "TokenDataset does not read this data set" in warnings[0]
+        assert "import TokenDataset" not in text
+        assert [book.shape for book in names["codebooks"]] == [(1, 6), (1, 12), (1, 24)]
 
 
 def test_card_names_the_licence_of_the_codec(tmp_path):

@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import itertools
 import json
 import os
@@ -124,13 +126,19 @@ def test_normalized_files_are_preferred_and_only_good_ones_take_part(corpus, wei
     ledger = Ledger(out, "normalize", RANKS)
     (out / "normalized").mkdir(parents=True)
     soundfile.write(out / "normalized/c.wav", np.full(7_000, 0.1), 24000)
-    ledger.add("c", {"sha256": "abc", "status": "ok"})
-    ledger.add("b/short", {"error": "silent_audio"})
+    digest = hashlib.sha256((out / "normalized/c.wav").read_bytes()).hexdigest()
+    stamps = {item.id: item.stamp for item in stage.items}
+    ledger.add("c", {"sha256": digest, "status": "ok", "source": stamps["c"]})
+    ledger.add("b/short", {"error": "silent_audio", "source": stamps["b/short"]})
     outcome = encode(stage, Encodec(weights=weights))
-    assert (outcome.done, outcome.failed) == (1, {})
+    assert (outcome.done, outcome.kept, len(outcome.failed)) == (1, 0, 4)
+    assert all(reason.startswith("not_normalized: ") for reason in outcome.failed.values())
     assert set(contents(out)) == {"tokens/c.ecdc"}
     assert read_header(out / "tokens/c.ecdc").num_samples == 7_000
-    assert Ledger(out, "encode", RANKS).records["c"]["input"] == "abc"
+    assert Ledger(out, "encode", RANKS).records["c"]["input"] == digest
+    (out / "tokens/a").mkdir()
+    (out / "tokens/a/stereo.ecdc").touch()
+    assert encode(stage, Encodec(weights=weights)).warnings == ()  # not normalized yet, but no orphan
 
 
 def test_bad_recordings_are_recorded_and_leave_the_others_alone(corpus, weights, tmp_path):
@@ -149,7 +157,7 @@ def test_bad_recordings_are_recorded_and_leave_the_others_alone(corpus, weights,
     assert outcome.failed["broken"] == outcome.failed["empty"] == "bad_audio:unreadable"
     assert outcome.failed["too_long"].startswith("failed: encodec: an item of 6.2 s; allowed are 3")
     assert outcome.failed["b/short"] == "failed:RuntimeError"
-    assert len(outcome.failed) == 4
+    assert (outcome.done, outcome.kept, len(outcome.failed)) == (5, 0, 4)
     expected = {key: data for key, data in contents(good).items() if key != "tokens/b/short.ecdc"}
     assert contents(out) == expected
     Counting.calls = 0
@@ -218,7 +226,7 @@ def test_verify_finds_damage(corpus, weights, tmp_path, monkeypatch):
     assert outcome.facts["verified"].startswith("6 token files, 0 wrong, 100.0000% of ")
     monkeypatch.setattr(extract_encode_work.token_files, "spell_tokens", damage)
     outcome = encode(stage_of(corpus, tmp_path / "b"), Encodec(weights=weights), verify=99)
-    assert list(outcome.failed) == ["b/long"]
+    assert (outcome.done, list(outcome.failed)) == (5, ["b/long"])
     assert outcome.failed["b/long"] == "verify_mismatch: 1316 of 1504 codes equal a fresh encoding"
 
 
@@ -254,7 +262,7 @@ def test_other_settings_are_made_again(corpus, weights, tmp_path):
 def test_plan_counts_and_writes_nothing(corpus, weights, tmp_path):
     stage = stage_of(corpus, tmp_path / "out", dry_run=True)
     outcome = encode(stage, Encodec(weights=weights))
-    assert outcome.facts["encode_plan"] == "WRITE 6, SKIP 0"
+    assert (outcome.done, outcome.facts["encode_plan"]) == (6, "WRITE 6, SKIP 0")
     assert not (tmp_path / "out").exists()
     encode(stage_of(corpus, tmp_path / "out"), Encodec(weights=weights))
     headers = [read_header(tmp_path / "out" / name) for name in contents(tmp_path / "out")]
@@ -273,11 +281,12 @@ def test_missing_and_orphans_are_listed_and_left_alone(corpus, weights, tmp_path
     for index in range(22):
         (out / f"tokens/x{index:02}.safetensors").touch()
     lines = list_missing(stage_of(corpus, out))
-    assert lines[0] == "1 recordings have no token file: b/mid"
+    assert lines[0] == "1 recording has no token file: b/mid"
     assert lines[1].startswith("23 token files have no recording: c.ecdc, x00.safetensors, ")
-    assert lines[1].endswith("x18.safetensors and 3 more")
+    assert lines[1].endswith("x18.safetensors, and 3 more")
     outcome = encode(stage_of(corpus, out), Encodec(weights=weights))
     assert outcome.warnings[0].startswith("23 token files belong to no recording that was encoded: c.ecdc, x00")
+    assert "nothing is deleted by itself; delete them, their sidecars" in outcome.warnings[0]
     assert (out / "tokens/c.ecdc").exists()
     assert "c" not in Ledger(out, "encode", RANKS).records
 
@@ -301,6 +310,19 @@ def test_batches_are_those_of_the_whole_corpus(corpus, weights, tmp_path, monkey
     seen.clear()
     encode(stage_of(corpus, out), Encodec(weights=weights))
     assert seen == [partner]
+
+
+@pytest.mark.parametrize("what", ["write", "add"])
+def test_a_full_disk_is_explained(corpus, weights, tmp_path, monkeypatch, what):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "add":
+        monkeypatch.setattr(Ledger, "add", refuse)
+    else:
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=r"no room to write .*out/(tokens|\.state)"):
+        encode(stage_of(corpus, tmp_path / "out"), Encodec(weights=weights))
 
 
 def test_wrong_options_are_refused(corpus, weights, tmp_path):
@@ -327,7 +349,7 @@ def test_entropy_coded_tokens_are_written_and_verified(tmp_path, weights):
     options = {"lm_weights": str(tmp_path / "lm.th"), "verify": 1}
     outcome = encode(stage_of(tmp_path / "in", tmp_path / "out"), Encodec(weights=weights, bandwidth=1.5), **options)
     assert outcome.failed == {}
-    assert outcome.facts["verified"].startswith("1 token files, 0 wrong, 100.0000% of 20 codes")
+    assert outcome.facts["verified"].startswith("1 token file, 0 wrong, 100.0000% of 20 codes")
     assert read_header(tmp_path / "out/tokens/a.ecdc").lm
 
 

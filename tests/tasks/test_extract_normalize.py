@@ -1,6 +1,7 @@
 """Stage normalize: levels against a slow reference, policies, bad recordings, resume, ranks."""
 
 import csv
+import errno
 import hashlib
 import io
 import math
@@ -8,6 +9,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyloudnorm
@@ -190,7 +192,7 @@ def test_limit_lowers_the_gain_to_the_ceiling(clicks, tmp_path):
         assert np.abs(samples).max() <= 0.8
         assert (row["status"], float(row["true_peak_out"])) == ("limited", pytest.approx(0.8, abs=1e-5))
         assert float(row["gain_db"]) < float(row["gain_wanted_db"]) - 3
-        assert [line.split(" recordings")[0] for line in outcome.warnings] == ["1"]
+        assert [line.split(" recording ")[0] for line in outcome.warnings] == ["1"]
         assert outcome.warnings[0].endswith(": click")
         assert report(out)["plain"]["status"] == "ok"
 
@@ -218,7 +220,7 @@ def test_allow_writes_it_and_warns(clicks, tmp_path):
         samples = soundfile.read(out / "normalized/click.wav")[0]
         assert outcome.failed == {}
         assert len(outcome.warnings) == 1
-        assert "1 recordings have a true peak above the ceiling" in outcome.warnings[0]
+        assert "1 recording has a true peak above the ceiling" in outcome.warnings[0]
         row = report(out)["click"]
         assert (row["status"], row["gain_db"]) == ("over", row["gain_wanted_db"])
         assert float(row["true_peak_out"]) > 1.5
@@ -322,7 +324,7 @@ def test_a_recording_that_breaks_later_loses_its_output(folder, tmp_path):
     normalize(stage_of(tmp_path / "out", corpus), sample_rate=24000, channels=1)
     (tmp_path / "music/a.wav").write_bytes(b"broken now")
     outcome = normalize(stage_of(tmp_path / "out", corpus), sample_rate=24000, channels=1)
-    assert (outcome.done, outcome.kept, list(outcome.failed)) == (1, 1, ["a"])
+    assert (outcome.done, outcome.kept, list(outcome.failed)) == (0, 1, ["a"])
     assert [path.name for path in (tmp_path / "out/normalized").iterdir()] == ["b.wav"]
 
 
@@ -382,6 +384,17 @@ def test_a_rerun_does_nothing_and_a_changed_file_is_done_alone(folder, tmp_path)
     (tmp_path / "music/a.wav").unlink()
     gone = normalize(stage_of(out, corpus), sample_rate=24000, channels=1, target_rms=0.2)
     assert (gone.done, gone.kept, list(report(out))) == (0, 1, ["b"])
+
+
+@pytest.mark.parametrize("what", ["write", "add"])
+def test_a_full_disk_is_explained(folder, tmp_path, monkeypatch, what):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    corpus = folder(a=(noise(2_000), 8000))
+    monkeypatch.setattr(*((Ledger, "add") if what == "add" else (Path, "write_bytes")), refuse)
+    with pytest.raises(UserError, match=r"no room to write .*out/(normalized/a\.wav|\.state)"):
+        normalize(stage_of(tmp_path / "out", corpus), sample_rate=8000, channels=1)
 
 
 def test_dry_run_writes_nothing(sample, tmp_path):

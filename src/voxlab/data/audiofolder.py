@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from voxlab.data import splits
 from voxlab.data.items import AudioItem, file_stamp
 from voxlab.data.metadata import Value, join, read_table
-from voxlab.data.names import counted, listed
+from voxlab.data.names import counted, inflected, listed
 from voxlab.data.sample.audiofolder import write_sample
 from voxlab.errors import UserError
+from voxlab.sidecars.schema import PENDING_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ _EXTENSIONS = ("wav", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "aifc"
 # Audio that libsndfile doesn't read: passed over, but not in silence.
 _OTHER_AUDIO = {"m4a", "aac", "wma", "mp4", "m4b", "webm", "mka", "amr", "ape", "wv", "mpc", "ra", "alac", "dsf"}
 _TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
+_EXAMPLES = {
+    "split_lists": "'{train: train.txt, validation: validation.txt}'",
+    "split_fractions": "'{train: 0.9, validation: 0.1}'",
+}
+# Of the last part of an id, in bytes: file systems take 255, and outputs are written under the longest suffix at first.
+_LONGEST_NAME = 255 - len(PENDING_SUFFIX + ".tmp-01234567")
 _SPLITS = {"none": None, "folder": None, "list": "split_lists", "fraction": "split_fractions"}
 
 
@@ -98,7 +105,7 @@ class AudioFolder:
             return [str(error)]
         empty = [item.id for item in items if item.stamp.startswith("0:")]
         broken = [item.id for item in items if item.stamp == "absent"]
-        return [*findings, *counted("{} files of no bytes", empty), *counted("{} broken links", broken)]
+        return [*findings, *counted("{} [file|files] of no bytes", empty), *counted("{} broken [link|links]", broken)]
 
     def _read(self) -> tuple[list[AudioItem], list[str]]:
         self._check_settings()
@@ -126,10 +133,13 @@ class AudioFolder:
         if self.split_group is not None and self.splits != "fraction":
             raise UserError(f"data.split_group={self.split_group} belongs to data.splits=fraction.")
         for key, value in given.items():
-            if (_SPLITS[self.splits] == key) != bool(value):
-                mode = next(mode for mode, needed in _SPLITS.items() if needed == key)
+            mode = next(mode for mode, needed in _SPLITS.items() if needed == key)
+            if self.splits == mode and not value:
+                raise UserError(f"data.splits={mode} needs data.{key}, for example data.{key}={_EXAMPLES[key]}.")
+            if self.splits != mode and value:
                 raise UserError(
-                    f"data.splits={self.splits}, data.{key}={value}: data.{key} goes with data.splits={mode}."
+                    f"data.{key}={value} goes with data.splits={mode}, not with data.splits={self.splits}: set "
+                    f"data.splits={mode}, or data.{key}=null."
                 )
 
     def _files(self) -> tuple[dict[str, str], list[str]]:
@@ -148,7 +158,10 @@ class AudioFolder:
             raise UserError(self._explain_nothing(others))
         self._refuse_names(files)
         unread = {name: count for name, count in sorted(others.items()) if name in _OTHER_AUDIO - wanted}
-        findings = [f"{count} .{name} files are not read (convert them to FLAC)" for name, count in unread.items()]
+        findings = [
+            inflected(f"{{}} .{name} [file is|files are] not read (convert [it|them] to FLAC)", count)
+            for name, count in unread.items()
+        ]
         return files, findings + _differing_in_case(files.values())
 
     def _explain_nothing(self, found: Counter[str]) -> str:
@@ -158,23 +171,29 @@ class AudioFolder:
         return (
             f"no recording under {self.folder} (it {state}): expected {self.pattern} with one of the suffixes "
             f"{', '.join(self.extensions)}.\nSet data.root=DIR to your recordings (data.source=disk) or try "
-            "data.source=sample; there is no data.source=download for a folder of yours."
+            "data.source=sample."
         )
 
     def _refuse_names(self, files: Mapping[str, str]) -> None:
         undecodable = [ascii(name) for name in files if not name.isprintable() and not _is_text(name)]
         if undecodable:
             raise UserError(f"{self.folder}: file names that are not UTF-8 text: {listed(undecodable)}. Rename them.")
+        long = sorted(key for key in files.values() if len(os.fsencode(key.rpartition("/")[2])) > _LONGEST_NAME)
+        if long:
+            raise UserError(
+                f"{self.folder}: {inflected('{} [file name is|file names are]', len(long))} too long for the outputs, "
+                f"with more than {_LONGEST_NAME} bytes before the suffix: {listed(long)}. Rename them."
+            )
         by_id: dict[str, list[str]] = {}
         for name, item_id in files.items():
             by_id.setdefault(item_id, []).append(name)
         separator = "\n  "
         double = [" and ".join(sorted(names)) for names in by_id.values() if len(names) > 1]
         if double:
+            found = inflected("{} [id belongs|ids belong] to several files", len(double))
             raise UserError(
-                f"{self.folder}: {len(double)} times several files have one id (the path without suffix), and so one "
-                f"output:\n  {listed(double, separator)}\nRename them, or choose with data.extensions="
-                "'[wav]' or data.pattern=..."
+                f"{self.folder}: {found} (the id is the path without suffix, and names the outputs):\n"
+                f"  {listed(double, separator)}\nRename them, or set data.extensions='[wav]' or data.pattern=..."
             )
 
     def _metadata(self, files: Mapping[str, str]) -> tuple[dict[str, dict[str, Value]], list[str]]:
@@ -185,13 +204,15 @@ class AudioFolder:
         found, unmatched = join(path, rows, files)
         if rows and not found:
             raise UserError(
-                f"{path}: none of its {len(rows)} rows names a recording: line {rows[0].line} has {rows[0].name!r}, a "
+                f"{path}: none of its rows names a recording: line {rows[0].line} has {rows[0].name!r}, a "
                 f"file is {min(files)!r}. Name the column with the path below {self.folder}: data.metadata_key=..., or "
                 "read no table: data.metadata=null."
             )
         lines = [f"{row.name} (line {row.line})" for row in unmatched]
-        findings = counted(f"{{}} rows of {path.name} name no file", lines)
-        findings += counted(f"{{}} files have no row in {path.name}", sorted(set(files.values()) - found.keys()))
+        findings = counted(f"{{}} [row|rows] of {path.name} [names|name] no file", lines)
+        findings += counted(
+            f"{{}} [file has|files have] no row in {path.name}", sorted(set(files.values()) - found.keys())
+        )
         blank = dict.fromkeys(rows[0].values) if rows else {}
         return {key: found[key].values if key in found else blank for key in files.values()}, findings
 
@@ -233,7 +254,8 @@ class AudioFolder:
         if without:
             columns = sorted({name for values in metadata.values() for name in values})
             raise UserError(
-                f"data.split_group={self.split_group}: no value for {len(without)} files: {listed(sorted(without))}.\n"
+                f"data.split_group={self.split_group}: no value for "
+                f"{inflected('{} [file|files]', len(without))}: {listed(sorted(without))}.\n"
                 f"Choose folder, null, or a column of the table that is filled in for all: {columns}."
             )
         return {item_id: str(group) for item_id, group in groups.items()}
@@ -282,4 +304,4 @@ def _differing_in_case(ids: Iterable[str]) -> list[str]:
     for item_id in sorted(ids):
         by_folded.setdefault(item_id.lower(), []).append(item_id)
     alike = [" and ".join(same) for same in by_folded.values() if len(same) > 1]
-    return counted("{} times ids differ in case only, and are one file on other systems", alike)
+    return counted("{} [pair|pairs] of ids that differ in case only, and are one file on other systems", alike)

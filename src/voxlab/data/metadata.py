@@ -7,15 +7,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlab.data.names import finder, listed
+from voxlab.data.names import finder, inflected, listed
 from voxlab.errors import UserError
 
 Value = str | int | float | bool | None
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_LONGEST_INTEGER = len(str(-(2**63)))
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -42,7 +44,8 @@ def read_table(path: Path, key: str) -> list[Row]:
     Raises:
         UserError: it is absent or unreadable; names every faulty line, up to 20.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
+    table = partial(_read_csv, key=key)
+    readers = {".csv": table, ".tsv": table, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: a table must be {', '.join(readers)}.")
@@ -76,13 +79,14 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
 Lines = list[tuple[int, dict[str, Value]]]
 
 
-def _read_csv(path: Path, text: str) -> tuple[list[str], Lines]:
+def _read_csv(path: Path, text: str, key: str) -> tuple[list[str], Lines]:
     header, rows = _parse_csv(path, text)
     names = [name.strip() for name in header]
     wrong = sorted({name or "(empty)" for name in names if not name or names.count(name) > 1})
     _refuse(path, [f"line 1: column {name} needs a name of its own" for name in wrong])
     cells = [[cell.strip() or None for cell in row] for _, row in rows]
-    typed = [_typed(list(column)) for column in zip(*cells, strict=True)]
+    columns = dict(zip(names, zip(*cells, strict=True), strict=False))
+    typed = [list(column) if name == key else _typed(list(column)) for name, column in columns.items()]
     return names, [
         (line, dict(zip(names, values, strict=True)))
         for (line, _), values in zip(rows, zip(*typed, strict=True), strict=True)
@@ -101,7 +105,8 @@ def _parse_csv(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[s
             if any(cell.strip() for cell in row):
                 rows.append((reader.line_num, row))
                 if len(row) != len(header):
-                    problems.append(f"line {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+                    cells = inflected("{} [cell|cells]", len(row))
+                    problems.append(f"line {reader.line_num}: {cells}, the header has {len(header)}")
     except csv.Error as error:
         header = []
         problems.append(f"line {reader.line_num}: {error}")
@@ -112,7 +117,7 @@ def _parse_csv(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[s
 def _typed(cells: list[str | None]) -> Sequence[Value]:
     """Turn a column into numbers when all of its cells are."""
     filled = [cell for cell in cells if cell is not None]
-    if all(_INTEGER.fullmatch(cell) and abs(int(cell)) < 2**63 for cell in filled):
+    if all(_INTEGER.fullmatch(cell) and len(cell) <= _LONGEST_INTEGER and abs(int(cell)) < 2**63 for cell in filled):
         return [None if cell is None else int(cell) for cell in cells]
     if all(_NUMBER.fullmatch(cell) and math.isfinite(float(cell)) for cell in filled):
         return [None if cell is None else float(cell) for cell in cells]
@@ -147,6 +152,10 @@ def _flat_object(line: str) -> dict[str, Value]:
         raise ValueError(
             f"{', '.join(nested)}: lists and objects can't be read, give text, numbers, true, false or null"
         )
+    try:
+        "".join([*value, *(cell for cell in value.values() if isinstance(cell, str))]).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object[error.start]!a} is half of a character") from None
     return {name: None if cell == "" else cell for name, cell in value.items()}
 
 

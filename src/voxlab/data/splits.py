@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from voxlab.data.names import finder, listed
+from voxlab.data.names import finder, inflected, listed
 from voxlab.errors import UserError
 
 ALIASES = {
@@ -16,19 +16,21 @@ ALIASES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_RESERVED = "all"  # means every split in `datasets`
+# "all" means every split in `datasets`; the others lie beside the splits of a data set that `task=extract` builds.
+RESERVED = ("all", "tokens", "README.md", "cond_stats.json", "codec.json", "dataset_dict.json")
 _HASH_RANGE = 2**64
 
 
 def check_name(name: str) -> str:
-    """Return `name` if `datasets` can call a split so.
+    """Return `name` if a built data set can have a split of this name.
 
     Raises:
         UserError: it can't.
     """
-    if not _NAME.fullmatch(name) or name == _RESERVED:
+    if not _NAME.fullmatch(name) or name in RESERVED:
         raise UserError(
-            f"split {name!r}: a name holds letters, digits and _ (dots between them), and is not {_RESERVED!r}."
+            f"split {name!r}: a name holds letters, digits and _ (dots between them), and is none of "
+            f"{', '.join(RESERVED)}."
         )
     return name
 
@@ -48,8 +50,8 @@ def by_folder(files: Mapping[str, str]) -> dict[str, str]:
     outside = [name for name in files if "/" not in name]
     if outside:
         raise UserError(
-            f"data.splits=folder: {len(outside)} files lie in no folder that could name their split: "
-            f"{listed(outside)}.\nMove them into one, or use data.splits=none, list or fraction."
+            f"data.splits=folder: {inflected('{} [file lies|files lie] in no folder', len(outside))} that could name a "
+            f"split: {listed(outside)}.\nMove them into one, or use data.splits=none, list or fraction."
         )
     folders = sorted({name.partition("/")[0] for name in files})
     names = {folder: check_name(ALIASES.get(folder.lower()) or _valid(folder)) for folder in folders}
@@ -97,9 +99,16 @@ def by_list(files: Mapping[str, str], lists: Mapping[str, Path]) -> dict[str, st
             elif line.strip():
                 problems.append(f"{path}, line {number}: no file {line.strip()}")
     problems += [f"{item_id}: in {' and '.join(sorted(of))}" for item_id, of in found.items() if len(of) > 1]
-    problems += [f"{item_id}: in no list" for item_id in files.values() if item_id not in found]
+    without = [f"{item_id}: in no list" for item_id in files.values() if item_id not in found]
+    problems += without
     if problems:
-        raise UserError(f"data.splits=list: {len(problems)} problems:\n  " + listed(problems, "\n  "))
+        todo = (
+            "\nWrite each recording that is in no list into one, or leave it out with data.pattern=..."
+            if without
+            else ""
+        )
+        total = inflected("{} [problem|problems]", len(problems))
+        raise UserError(f"data.splits=list: {total}:\n  " + listed(problems, "\n  ") + todo)
     return {item_id: next(iter(of)) for item_id, of in found.items()}
 
 

@@ -272,9 +272,16 @@ def _pick_columns(
     encoded = joined.dictionary_encode()
     group = encoded.indices.to_numpy()
     sets = [tuple(text.split(_SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
-    if columns is None and len(sets) > 1:
+    if columns is None and len({frozenset(names) for names in sets}) > 1:
         shown = "\n  ".join(f"{_example(table, group, n)}: {list(names)}" for n, names in enumerate(sets[:5]))
-        raise UserError(f"the recordings have different conditioning columns; choose columns=[...]:\n  {shown}")
+        common = [name for name in sets[0] if all(name in names for names in sets)]
+        way = (
+            f"Type columns={common}, which all have" if common else "All have none in common: type columns=[] for none"
+        )
+        raise UserError(
+            f"the recordings have different conditioning columns:\n  {shown}\n{way}, or let the producers give all "
+            "recordings the same columns (stages=[sidecars,build])."
+        )
     wanted = tuple(columns) if columns is not None else (sets[0] if sets else ())
     for number, names in enumerate(sets):
         missing = [name for name in wanted if name not in names]

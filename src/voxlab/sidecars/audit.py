@@ -3,7 +3,9 @@
 Works on any tree, also one that EncHF_Dataset made; `manifest.csv` and a built data set are compared where given.
 """
 
+import difflib
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -81,7 +83,7 @@ def audit_tokens(
     *,
     cond: Path | None = None,
     expect: Expectation | None = None,
-    fail_on: Collection[str] = FAIL_ON,
+    fail_on: Collection[str] | None = None,
     manifest: Path | None = None,
     dataset: Path | None = None,
     advance: Callable[[float], None] | None = None,
@@ -92,7 +94,8 @@ def audit_tokens(
         tokens: folder of token files, in any depth.
         cond: folder of the sidecars, where they do not lie beside the token files.
         expect: what is required beyond agreement.
-        fail_on: types of findings that are errors; all others are warnings.
+        fail_on: types of findings that are errors, all others are warnings; None: `FAIL_ON`, and wherever a file is not
+            as `expect` asks.
         manifest: a manifest.csv that lists the token files, to be compared where it exists.
         dataset: a data set that was built from them, to be compared where it exists.
         advance: called after each file with its seconds of audio.
@@ -101,7 +104,7 @@ def audit_tokens(
         UserError: there is no token file, or an argument is unknown.
     """
     expect = expect or Expectation()
-    check_choices(expect, fail_on)
+    check_choices(expect, fail_on or ())
     tree = scan(tokens)
     sidecars = tree if cond is None else scan(cond)
     if not tree.tokens:
@@ -110,20 +113,20 @@ def audit_tokens(
             "Check the path, or run the stage encode first (stages=[encode,audit])."
         )
     required = bool(sidecars.values) if expect.require_sidecars is None else expect.require_sidecars
-    files, issues = list[AuditedFile](), list[Row]()
+    files, issues, failing = list[AuditedFile](), list[Row](), set[Row]()
     for path in sorted(tree.tokens):
-        file, found = _audit_file(path, tree, sidecars, expect, required)
+        file, found, asked = _audit_file(path, tree, sidecars, expect, required)
         files.append(file)
-        issues += [(path, file.sidecar, *issue) for issue in found]
+        issues += [(path, file.sidecar, *issue) for issue in (*found, *asked)]
+        failing |= {(path, file.sidecar, *issue) for issue in asked if fail_on is None}
         if advance is not None:
             advance(0.0 if file.codes is None else file.codes.num_samples / file.codes.sample_rate)
     issues += _check_mixture(files)
+    issues += _check_columns(files, {path for path, _, kind, _ in issues if kind == "missing_features"})
     issues += check_listings(files, issues, tokens, manifest, dataset)
     issues += _find_orphans(tree, sidecars, {_key(path) for path, *_ in issues})
-    findings = (
-        Finding(path, sidecar, kind, detail, "error" if kind in fail_on else "warning")
-        for path, sidecar, kind, detail in issues
-    )
+    types = FAIL_ON if fail_on is None else fail_on
+    findings = (Finding(*row, "error" if row[2] in types or row in failing else "warning") for row in issues)
     return Audit(tuple(files), tuple(sorted(findings)))
 
 
@@ -135,19 +138,22 @@ def check_choices(expect: Expectation, fail_on: Collection[str]) -> None:
     """
     unknown = sorted(set(fail_on) - TYPES.keys())
     if unknown:
-        raise UserError(f"fail_on: unknown types {', '.join(unknown)}; choose some of {', '.join(TYPES)}.")
+        near = sorted({match for name in unknown for match in difflib.get_close_matches(name, TYPES)})
+        meant = f" Did you mean {', '.join(near)}?" if near else ""
+        allowed = textwrap.fill(", ".join(TYPES), 110, initial_indent="  ", subsequent_indent="  ")
+        raise UserError(f"audit.fail_on=[{','.join(unknown)}]: no such types of findings.{meant} There are:\n{allowed}")
     if expect.dtype not in (None, *DTYPES):
-        raise UserError(f"dtype={expect.dtype}: choose {', '.join(DTYPES)} or null (either).")
+        raise UserError(f"audit.dtype={expect.dtype}: choose {', '.join(DTYPES)} or null (either).")
     for name, (low, high) in expect.ranges.items():
         if low is not None and high is not None and not low <= high:
-            raise UserError(f"ranges: {name} from {low} to {high} holds no value; give [lowest, highest].")
+            raise UserError(f"audit.ranges: {name} from {low} to {high} holds no value; give [lowest, highest].")
 
 
 def _audit_file(
     path: str, tree: Tree, sidecars: Tree, expect: Expectation, required: bool
-) -> tuple[AuditedFile, list[Issue]]:
+) -> tuple[AuditedFile, list[Issue], list[Issue]]:
     """Audit one token file with its sidecar; an error of the audit's own becomes a finding too."""
-    key, codes, values, issues = tree.tokens[path], None, None, list[Issue]()
+    key, codes, values, issues, asked = tree.tokens[path], None, None, list[Issue](), list[Issue]()
     sidecar = key + VALUES_SUFFIX
     try:
         codes, issues = read_codes(tree.root / path, expect)
@@ -156,14 +162,14 @@ def _audit_file(
     try:
         if key in sidecars.values:
             json_path = sidecars.root / (key + META_SUFFIX) if key in sidecars.metas else None
-            values, found = check_sidecar(sidecars.root / sidecar, json_path, codes, expect)
+            values, found, asked = check_sidecar(sidecars.root / sidecar, json_path, codes, expect)
             issues += found
         elif required or key in sidecars.metas:
             hint = f"; {key}{META_SUFFIX} is there without it" if key in sidecars.metas else ""
             issues.append(("missing_sidecar", f"there is no {key}{VALUES_SUFFIX}{hint}"))
     except Exception as error:  # a file that could not be checked must not pass, nor stop the others
         issues.append(("auditor_error", f"{type(error).__name__}: {error}"))
-    return AuditedFile(path, sidecar, key in sidecars.values, codes, values), issues
+    return AuditedFile(path, sidecar, key in sidecars.values, codes, values), issues, asked
 
 
 def _check_mixture(files: Collection[AuditedFile]) -> Iterator[Row]:
@@ -174,6 +180,19 @@ def _check_mixture(files: Collection[AuditedFile]) -> Iterator[Row]:
         for file, kind in kinds:
             if kind != usual:
                 yield file.tokens, file.sidecar, "mixed_codecs", f"{kind}; most files: {usual}"
+
+
+def _check_columns(files: Collection[AuditedFile], told: Collection[str]) -> Iterator[Row]:
+    """Report the sidecars with other columns than most; those in `told` lack one that was asked for."""
+    named = [(file, frozenset(file.values.names)) for file in files if file.values and file.values.names is not None]
+    if len({names for _, names in named}) > 1:
+        usual, _ = Counter(names for _, names in named).most_common(1)[0]
+        for file, names in named:
+            if names != usual and file.tokens not in told:
+                parts = {"without": usual - names, "with": names - usual}
+                odd = " and ".join(f"{word} {', '.join(sorted(part))}" for word, part in parts.items() if part)
+                advice = "give every recording the same columns, or leave the producer out"
+                yield file.tokens, file.sidecar, "mixed_columns", f"{odd}, unlike most: {advice}"
 
 
 def _kind(codes: TokenFacts) -> str:

@@ -19,7 +19,7 @@ from voxlab.sidecars.schema import META_SUFFIX, STATISTICS, VALUES_SUFFIX
 
 MANIFEST_COLUMNS = ("rel_ecdc", "rel_cond", "frames", "D", "fps", "codebooks")
 # After these the facts of a file are in doubt, and a listing that differs from them is no second fault.
-_IN_DOUBT = {*FAIL_ON, "bad_shape", "missing_names", "names_length_mismatch", "duplicate_names"}
+_IN_DOUBT = {*FAIL_ON, "bad_shape", "missing_names", "names_length_mismatch", "duplicate_names"} - {"mixed_columns"}
 _COLUMNS = ("audio", "frames", "num_codebooks", "num_samples", "sample_rate", "cond", "cond_names")
 _INLINE = {"codes": "<i2", "cond_values": "<f4"}
 _TOLERANCE = 1e-6  # of pooled statistics, relative to the largest value

@@ -35,15 +35,16 @@ TYPES = {
     "range_unverifiable": "a range that can't be checked",
     "codes_out_of_range": "codes that the codebook does not have",
     "mixed_codecs": "codes of another codec or number of codebooks than most",
+    "mixed_columns": "other columns than most sidecars have: training needs the same in all",
     "manifest_mismatch": "manifest.csv says other things than the files",
     "dataset_mismatch": "the built data set says other things than the files",
     "auditor_error": "the audit itself failed on this file",
 }
-# The first four stopped EncHF_Dataset's audit. A model would train on wrong numbers, or on none, after the others.
+# The first four stopped EncHF_Dataset's audit. A model would train on wrong numbers, or not at all, after the others.
 FAIL_ON = (
     *("bad_ecdc", "bad_sidecar", "frame_mismatch", "missing_sidecar"),
     *("missing_json", "nonfinite", "stale_sidecar", "codes_out_of_range", "mixed_codecs", "dataset_mismatch"),
-    "auditor_error",
+    *("mixed_columns", "auditor_error"),
 )
 
 

@@ -27,7 +27,8 @@ class Notes:
 
     Attributes:
         kept: columns that a producer made anew, but that stay as other settings had made them.
-        dropped: columns for other token frames that no producer made anew.
+        dropped: columns for other token frames that no producer made anew, and those that their producer no longer
+            makes.
         removed: columns taken away on demand.
     """
 
@@ -52,7 +53,8 @@ def convert_column(name: str, column: Any, frames: int, dtype: str, file: str) -
         file: named in the messages.
 
     Raises:
-        ValueError: bad_name, bad_column (shape or type), nonfinite, or overflow, with column, file and value.
+        ValueError: bad_name, bad_column (shape or type), nonfinite, overflow, or rounded (whole numbers that the type
+            can't hold), with column, file and value.
     """
     if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
         raise ValueError(f"bad_name: {file}: {name!r} can't name a column; needs visible characters")
@@ -67,7 +69,13 @@ def convert_column(name: str, column: Any, frames: int, dtype: str, file: str) -
     advice = "set sidecars.dtype=float32 or scale the column" if dtype == "float16" else "scale the column"
     limit = f"{dtype} ends at {largest:g}; {advice}"
     _refuse_first(np.abs(exact) > largest, exact, f"overflow: {file}: column {name!r}", limit)
-    return exact.astype(dtype)
+    stored = exact.astype(dtype)
+    # Numbers of speakers or scenes, whose neighbour is another one; from 2**53 on every float is whole.
+    if ((exact == np.trunc(exact)) & (np.abs(exact) <= 2**53)).all():
+        whole = np.finfo(dtype).nmant + 1
+        limit = f"{dtype} holds whole numbers up to {2**whole} exactly; {advice}"
+        _refuse_first(stored != exact, exact, f"rounded: {file}: column {name!r}", limit)
+    return stored
 
 
 def _refuse_first(bad: np.ndarray, exact: np.ndarray, what: str, advice: str) -> None:
@@ -97,7 +105,7 @@ def merge(
     remove: Collection[str],
     file: str,
 ) -> tuple[Sidecar, Notes]:
-    """Join the columns of a sidecar with new ones: replaced ones keep their place, the others follow in order.
+    """Join the columns of a sidecar with new ones: those that producers make in their order, then those only kept.
 
     Args:
         old: what there is, or None. Where it was made for other tokens (or has another number of frames), its columns
@@ -106,7 +114,8 @@ def merge(
         units: units of their columns.
         empty: a sidecar without columns of the type and for the tokens that are wanted.
         mode: "append" keeps a column that exists, unless the same producer made it with the same settings, and refuses
-            columns for other tokens; "overwrite" replaces the one and drops the others.
+            columns for other tokens; "overwrite" replaces the one and drops the others. Either drops a column that its
+            producer (in "append": with the same settings) no longer makes.
         remove: names of columns to take away.
         file: named in the messages.
 
@@ -116,15 +125,17 @@ def merge(
     old = skeleton(empty.frames, empty.frame_rate or 0.0, empty.dtype) if old is None else old
     new = _without_collisions(made, file)
     stale = is_stale(old, empty)
-    dropped = [name for name in old.names if stale and name not in new and name not in remove]
-    if dropped and mode == "append":
+    gone = _no_longer_made(old, made, new, mode)
+    foreign = [name for name in old.names if stale and name not in (*new, *gone, *remove)]
+    if foreign and mode == "append":
         raise ValueError(
-            f"stale_sidecar: {file}: columns {', '.join(dropped)} belong to other tokens ({old.frames} frames, now "
-            f"{empty.frames}), and no producer makes them anew; sidecars.mode=overwrite drops them"
+            f"stale_sidecar: {file}: columns {', '.join(foreign)} belong to other tokens; name their producers again"
+            f"{_makers(old, foreign)}, or drop them with sidecars.mode=overwrite"
         )
     kept = [] if stale or mode == "overwrite" else [n for n in new if n in old.names and not _is_same(old, n, new[n])]
-    table = {name: old.column(name) for name in old.names if name not in dropped}
-    table |= {name: one.columns[name] for name, one in new.items() if name not in kept}
+    dropped = [name for name in old.names if name in (*foreign, *gone) and name not in remove]
+    table = {name: old.column(name) if name in kept else one.columns[name] for name, one in new.items()}
+    table |= {name: old.column(name) for name in old.names if name not in new and name not in dropped}
     known = dict(zip(old.names, old.units, strict=True))
     units = known | {name: units.get(name, "") for name in new if name not in kept}
     columns = {name: column for name, column in table.items() if name not in remove}
@@ -141,6 +152,12 @@ def is_stale(old: Sidecar, empty: Sidecar) -> bool:
     return old.frames != empty.frames or old.tokens_sha256 not in (None, empty.tokens_sha256)
 
 
+def _makers(old: Sidecar, columns: Collection[str]) -> str:
+    """Name the producers of columns, where the sidecar says who they are."""
+    names = [str(entry.get("name")) for entry in old.producers if not set(columns).isdisjoint(entry["columns"])]
+    return f" ({', '.join(dict.fromkeys(names))})" if names else ""
+
+
 def _without_collisions(made: Sequence[Made], file: str) -> dict[str, Made]:
     new: dict[str, Made] = {}
     for one in made:
@@ -151,6 +168,18 @@ def _without_collisions(made: Sequence[Made], file: str) -> dict[str, Made]:
                 )
             new[name] = one
     return new
+
+
+def _no_longer_made(old: Sidecar, made: Sequence[Made], new: Collection[str], mode: str) -> set[str]:
+    """Return the columns of the present producers that none of them makes now."""
+    now = [(one.call.name, one.call.args) for one in made]
+    names = [one.call.name for one in made]
+    again = [
+        entry
+        for entry in old.producers
+        if (entry.get("name") in names if mode == "overwrite" else (entry.get("name"), entry.get("args")) in now)
+    ]
+    return {name for entry in again for name in entry["columns"] if name not in new}
 
 
 def _is_same(old: Sidecar, name: str, one: Made) -> bool:

@@ -79,6 +79,11 @@ def convert(
         UserError: wrong settings, no usable input, or a foreign output folder.
         TooManyBadItems: more rows failed than `max_bad_fraction`, or some files could not be read.
     """
+    if not isinstance(corpus, VoiceAssistant):
+        raise UserError(
+            "task=convert reads Parquet files: set data=voiceassistant and data.root, data.pattern and a column for yours.\n"
+            "For recordings in a folder: task=extract data=audiofolder data.root=DIR"
+        )
     if max_batch_seconds is None:
         max_batch_seconds = _GPU_BATCH_SECONDS if ranks.device.startswith("cuda") else 0.0
     column = {"tokens": corpus.tokens_column, "text": corpus.text_column, "audio": corpus.audio_column}[input]

@@ -16,6 +16,7 @@ from typing import Any
 from voxlab import storage
 from voxlab.codecs import token_files
 from voxlab.codecs.base import CodecInfo
+from voxlab.data.names import counted, inflected, listed
 from voxlab.errors import UserError
 from voxlab.ledger import FOLDER, Ledger
 from voxlab.parallel import gather
@@ -33,7 +34,7 @@ from voxlab.tasks.extract_build_files import (
     swapped_in,
     wrong_sizes,
 )
-from voxlab.tasks.extract_build_rows import Row, collect_rows, listed, plan_columns, pool_statistics, write_split
+from voxlab.tasks.extract_build_rows import Row, collect_rows, plan_columns, pool_statistics, write_split
 from voxlab.tasks.extract_stage import DATASET, TOKENS, Outcome, Stage
 
 STATE = "build.json"
@@ -69,7 +70,7 @@ def build(
         UserError: a setting is wrong, nothing was encoded, files are missing or don't fit each other, `out/dataset`
             holds foreign files, or the hub refuses.
     """
-    _check_settings(materialize, push_to_hub)
+    check(materialize=materialize, inline=inline, push_to_hub=push_to_hub)
     suffix = token_files.suffix(info, container)
     outcome = _build(stage, info, suffix, materialize, inline) if stage.ranks.is_first else Outcome()
     if push_to_hub and stage.ranks.is_first and not stage.dry_run and (stage.out / DATASET).is_dir():
@@ -77,7 +78,14 @@ def build(
     return gather(stage.ranks, outcome)[0]
 
 
-def _check_settings(materialize: str, push_to_hub: str | None) -> None:
+def check(*, materialize: str, inline: bool, push_to_hub: str | None) -> None:
+    """Check the options of `build`, without a look at any file.
+
+    Raises:
+        UserError: one is wrong; names it, and what it may be.
+    """
+    if not isinstance(inline, bool):
+        raise UserError(f"build.inline={inline}: choose true or false.")
     if materialize not in MATERIALIZE:
         raise UserError(f"build.materialize={materialize}: choose {', '.join(MATERIALIZE)}.")
     if push_to_hub and not _REPO.fullmatch(push_to_hub):
@@ -90,20 +98,26 @@ def _check_settings(materialize: str, push_to_hub: str | None) -> None:
 
 
 def _build(stage: Stage, info: CodecInfo, suffix: str, materialize: str, inline: bool) -> Outcome:
-    rows = collect_rows(stage, info, suffix)
+    rows, failed = collect_rows(stage, info, suffix)
+    coming = _coming(stage)
+    warnings = _warnings(rows, failed, info)
+    if coming:
+        planned = _planned(rows, len(rows) + coming, materialize)
+        return Outcome(
+            done=len(rows) + coming, warnings=warnings, facts={"dataset": str(stage.out / DATASET)} | planned
+        )
     if not rows:
-        return _without_rows(stage)
+        return Outcome(warnings=warnings or (_nothing(stage),))
     splits = _by_split(rows)
     facts = {
         "dataset": str(stage.out / DATASET),
         "splits": ", ".join(f"{name} {len(members)}" for name, members in splits.items()),
     }
-    warnings = _warnings(rows)
     made_from = _made_from(rows, info, materialize, inline)
     if _is_current(stage.out, made_from, rows, materialize):
         return Outcome(kept=len(rows), warnings=warnings, facts=facts)
     if stage.dry_run:
-        return Outcome(done=len(rows), warnings=warnings, facts=facts | _planned(rows, materialize))
+        return Outcome(done=len(rows), warnings=warnings, facts=facts | _planned(rows, len(rows), materialize))
     dataset = stage.out / DATASET
     refuse_foreign(dataset)
     with swapped_in(dataset) as folder:
@@ -112,12 +126,20 @@ def _build(stage: Stage, info: CodecInfo, suffix: str, materialize: str, inline:
     return Outcome(done=len(rows), warnings=warnings, facts=facts)
 
 
-def _without_rows(stage: Stage) -> Outcome:
-    if not stage.dry_run and not Ledger(stage.out, "encode", stage.ranks).records:
+def _coming(stage: Stage) -> int:
+    """Return how many items have no tokens yet and are to have some when the build that a dry run plans comes."""
+    if not stage.dry_run:
+        return 0
+    encoded = Ledger(stage.out, "encode", stage.ranks).records
+    return sum(item.id not in encoded for item in stage.items)
+
+
+def _nothing(stage: Stage) -> str:
+    if not Ledger(stage.out, "encode", stage.ranks).records:
         raise UserError(
             f"{stage.out} holds no token files to build from. Run the stage encode first (stages=[encode,build])."
         )
-    return Outcome(warnings=("no item has a token file: there is nothing to build",))
+    return "no item has a token file: there is nothing to build"
 
 
 def _by_split(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -133,11 +155,17 @@ def _by_split(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(splits.items()))
 
 
-def _warnings(rows: Sequence[Row]) -> tuple[str, ...]:
+def _warnings(rows: Sequence[Row], failed: Mapping[str, str], info: CodecInfo) -> tuple[str, ...]:
+    reasons = [f"{item_id} ({reason})" for item_id, reason in failed.items()]
+    found = counted("{} [item has tokens, but its|items have tokens, but their] sidecars failed", reasons)
     bare = [row.item.id for row in rows if row.sidecar is None]
-    if not bare:
-        return ()
-    return (f"{len(bare)} of {len(rows)} items have no sidecar (run the stage sidecars): {listed(bare)}",)
+    found += counted(f"{{}} of {len(rows)} items [has|have] no sidecar (run the stage sidecars)", bare)
+    if rows and set(info.strides) != {1}:
+        found.append(
+            f"TokenDataset does not read this data set: the codebooks of {info.name} have different rates (strides "
+            f"{', '.join(map(str, info.strides))}). voxlab.codecs.token_files.read_tokens reads its token files."
+        )
+    return tuple(found)
 
 
 # ---- is it up to date? ---------------------------------------------------------------------------------------------
@@ -165,9 +193,9 @@ def _is_current(out: Path, made_from: str, rows: Sequence[Row], materialize: str
     return all((dataset / name).is_file() for name in names) and not wrong_sizes(dataset, rows, materialize)
 
 
-def _planned(rows: Sequence[Row], materialize: str) -> dict[str, Any]:
+def _planned(rows: Sequence[Row], total: int, materialize: str) -> dict[str, Any]:
     copied = sum(size for row in rows for _, size in row.sizes()) if materialize == "copy" else 0
-    return {"dataset_rows": f"WRITE {len(rows)}", "dataset_copies": f"{copied / 1e6:.1f} MB"}
+    return {"dataset_rows": f"WRITE {total}", "dataset_copies": f"{copied / 1e6:.1f} MB"}
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -180,7 +208,8 @@ def _write(
     wrong = wrong_sizes(tokens.parent / DATASET, rows, "none")
     if wrong:
         raise UserError(
-            f"{len(wrong)} files in {tokens} are not as the stages encode and sidecars left them: {listed(wrong)}.\n"
+            f"{inflected('{} [file is|files are] not as the stages encode and sidecars left', len(wrong))} "
+            f"{'it' if len(wrong) == 1 else 'them'} in {tokens}: {listed(wrong)}.\n"
             "Run these stages again (stages=[encode,sidecars,build])."
         )
     place_files(folder, rows, tokens, materialize)

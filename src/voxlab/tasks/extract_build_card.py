@@ -34,7 +34,8 @@ def describe(
         f"# {title}",
         _codec_text(info),
         _splits_table(splits, info),
-        _loading_text(next(iter(splits)), inline, materialize),
+        _loading_text(next(iter(splits)), info, inline, materialize),
+        _windows_text(next(iter(splits))) if set(info.strides) == {1} else _codes_text(info),
         _statistics_text(statistics),
         "<!-- Written by voxlab (task=extract, stage build), which writes it anew when the data change. -->",
     ]
@@ -72,14 +73,15 @@ def _splits_table(splits: Mapping[str, Sequence[Row]], info: CodecInfo) -> str:
     return "\n".join(lines)
 
 
-def _loading_text(split: str, inline: bool, materialize: str) -> str:
+def _loading_text(split: str, info: CodecInfo, inline: bool, materialize: str) -> str:
     columns = (
         "Columns: `id`, `audio` (token file, relative to this folder), `duration` in s, `frames`, `num_codebooks`, "
         "`num_samples`, `sample_rate`, `frame_rate`, `cond` (conditioning as NumPy array (frames, columns), or null), "
         "`cond_names` (its columns)"
     )
     if inline:
-        columns += ", `codes` (codebooks x frames), `cond_values` (frames x columns)"
+        codes = "codebooks x frames" if set(info.strides) == {1} else "a list of codes for each codebook"
+        columns += f", `codes` ({codes}), `cond_values` (frames x columns)"
     return f"""\
 {columns}, and the metadata of the recordings. {_LOCATIONS[materialize]}
 Row n of the conditioning is the state in the middle of frame n.
@@ -88,8 +90,11 @@ Row n of the conditioning is the state in the middle of frame n.
 from datasets import load_from_disk
 
 rows = load_from_disk("dataset")[{json.dumps(split)}]
-```
+```"""
 
+
+def _windows_text(split: str) -> str:
+    return f"""\
 Windows for training, conditioning normalised by the statistics below:
 
 ```python
@@ -98,6 +103,19 @@ from voxlab.data.tokens import TokenDataset, collate
 
 windows = TokenDataset("dataset", split={json.dumps(split)}, window_frames=150, normalize="standard")
 loader = DataLoader(windows, batch_size=32, collate_fn=collate)
+```"""
+
+
+def _codes_text(info: CodecInfo) -> str:
+    return f"""\
+The codebooks have different rates (a code every {", ".join(map(str, info.strides))} frames), so no matrix of codebooks
+and frames holds the codes, and `voxlab.data.tokens.TokenDataset` does not read this data set. The codes of a recording:
+
+```python
+from pathlib import Path
+from voxlab.codecs.token_files import read_tokens
+
+codebooks = read_tokens(Path("dataset", rows[0]["audio"])).codes.codebooks  # one tensor (1, codes) for each
 ```"""
 
 

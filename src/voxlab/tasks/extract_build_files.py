@@ -1,6 +1,7 @@
 """The folder that stage build of `task=extract` writes: swapped in complete, with its token files by link or copy."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from voxlab import storage
+from voxlab.data.names import listed
 from voxlab.errors import UserError
-from voxlab.tasks.extract_build_rows import Row, listed
+from voxlab.tasks.extract_build_rows import Row
 from voxlab.tasks.extract_stage import TOKENS
 
 MATERIALIZE = ("hardlink", "link", "copy", "none")
@@ -37,17 +40,22 @@ def refuse_foreign(dataset: Path) -> None:
 
 @contextlib.contextmanager
 def swapped_in(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target` that takes its place when the block succeeds and vanishes when it fails."""
-    for leftover in target.parent.glob(f"{target.name}.tmp-????????"):
-        shutil.rmtree(leftover)
+    """Yield a new folder beside `target` that takes its place when the block succeeds and vanishes when it fails.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
     folder, old = (target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}") for _ in range(2))
-    folder.mkdir()
     try:
-        yield folder
-        _flush(folder)
-        if target.exists():
-            target.rename(old)
-        folder.rename(target)
+        with storage.explained(target):
+            for leftover in target.parent.glob(f"{target.name}.tmp-????????"):
+                shutil.rmtree(leftover)
+            folder.mkdir()
+            yield folder
+            _flush(folder)
+            if target.exists():
+                target.rename(old)
+            folder.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,6 +96,8 @@ def _hardlink(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError as error:  # another file system, or one without such links
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # a copy would not fit either
         raise UserError(
             f"can't make a hard link from {target} to {source}: {error.strerror or error}.\n"
             "Set build.materialize=copy (takes the room of the files once more) or build.materialize=link."

@@ -12,6 +12,7 @@ from voxlab.audio import compute_duration
 from voxlab.codecs import token_files
 from voxlab.codecs.base import CodecInfo, Codes
 from voxlab.data.items import AudioItem
+from voxlab.data.names import inflected, listed
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger
 from voxlab.sidecars import schema
@@ -19,7 +20,6 @@ from voxlab.sidecars.schema import Sidecar
 from voxlab.tasks.extract_stage import TOKENS, Stage
 
 BATCH_ROWS = 64  # the codes and conditioning of so many rows are in memory at once
-_SHOWN = 20
 _TOO_LARGE = 2**63
 _COLUMNS: dict[str, pa.DataType] = {
     "id": pa.string(),
@@ -79,14 +79,18 @@ class Row:
         return found
 
 
-def collect_rows(stage: Stage, info: CodecInfo, suffix: str) -> list[Row]:
+def collect_rows(stage: Stage, info: CodecInfo, suffix: str) -> tuple[list[Row], dict[str, str]]:
     """Return the items that have tokens and, where the stage sidecars has run, no failed sidecar; sorted by id.
+
+    And id -> reason of the items that have tokens, but a failed sidecar.
 
     Raises:
         UserError: sidecars belong to other token files, or token files to another codec.
     """
     encoded, sidecars = (Ledger(stage.out, name, stage.ranks).records for name in ("encode", "sidecars"))
-    rows, stale = [], []
+    rows: list[Row] = []
+    stale: list[str] = []
+    failed: dict[str, str] = {}
     for item in stage.items:
         record, sidecar = encoded.get(item.id), sidecars.get(item.id)
         if record is None or "error" in record:
@@ -101,20 +105,16 @@ def collect_rows(stage: Stage, info: CodecInfo, suffix: str) -> list[Row]:
             record["frames"],
         ):
             stale.append(item.id)
-        elif sidecar is None or "error" not in sidecar:
+        elif sidecar is not None and "error" in sidecar:
+            failed[item.id] = str(sidecar["error"])
+        else:
             rows.append(Row(item, record, sidecar, suffix))
     if stale:
         raise UserError(
-            f"{len(stale)} sidecars in {stage.out / TOKENS} were made for other token files than are there now: "
-            f"{listed(stale)}.\nRun the stage sidecars again (stages=[sidecars,build])."
+            f"{inflected('{} [sidecar was|sidecars were] made', len(stale))} for other token files than are in "
+            f"{stage.out / TOKENS} now: {listed(stale)}.\nRun the stage sidecars again (stages=[sidecars,build])."
         )
-    return rows
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return rows, failed
 
 
 # ---- columns -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from voxlab import storage
 from voxlab.codecs import ecdc_lm, token_files
 from voxlab.codecs.base import Codec
+from voxlab.data.names import counted
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger
 from voxlab.parallel import barrier
@@ -17,7 +18,10 @@ from voxlab.tasks.extract_encode_work import STAGE, Input, Job, count_samples, r
 from voxlab.tasks.extract_stage import NORMALIZED, TOKENS, Outcome, Stage
 from voxlab.tasks.extract_verify import verify_tokens
 
-_SHOWN = 20
+_DELETE = (
+    "nothing is deleted by itself; delete them, their sidecars (.cond.npy, .cond.json) and normalized/<id>.wav, then "
+    "run again"
+)
 
 
 def settings(
@@ -66,11 +70,11 @@ def encode(
     ledger = Ledger(stage.out, STAGE, stage.ranks)
     suffix = token_files.suffix(codec.info, container)
     job = Job(stage, codec, token_files.resolve_container(codec.info, container), suffix, made_by, ledger)
-    inputs = _inputs(stage)
+    inputs, unprepared = _inputs(stage)
     todo = {source.item.id for source in inputs if not job.is_current(source)}
     if stage.dry_run:
         return _plan(job, inputs, todo)
-    checks: dict[str, str] = {}
+    checks: dict[str, str] = unprepared
     facts: dict[str, Any] = {}
     barrier(stage.ranks)  # before a rank adds records, the others must have read the same ones
     if todo:
@@ -83,17 +87,21 @@ def encode(
         written = [
             source for source in inputs if source.item.id in todo and "error" not in ledger.records[source.item.id]
         ]
-        checks, facts = verify_tokens(job, written, verify)
+        mismatches, facts = verify_tokens(job, written, verify)
+        checks |= mismatches
     return _outcome(job, inputs, todo, checks, facts)
 
 
-def _inputs(stage: Stage) -> list[Input]:
+def _inputs(stage: Stage) -> tuple[list[Input], dict[str, str]]:
+    """Return what to encode, and id -> reason of recordings that stage normalize has not seen as they are now."""
     normalized = Ledger(stage.out, "normalize", stage.ranks).records
     if not normalized:
-        return [Input(item, item.stamp, None) for item in stage.items]
-    good = {key: record for key, record in normalized.items() if "error" not in record}
-    folder = stage.out / NORMALIZED
-    return [Input(item, good[item.id]["sha256"], folder / f"{item.id}.wav") for item in stage.items if item.id in good]
+        return [Input(item, item.stamp, None) for item in stage.items], {}
+    records = {item.id: normalized.get(item.id, {"source": None}) for item in stage.items}
+    changed = {item.id for item in stage.items if records[item.id]["source"] != item.stamp}
+    good = [item for item in stage.items if item.id not in changed and "error" not in records[item.id]]
+    inputs = [Input(item, records[item.id]["sha256"], stage.out / NORMALIZED / f"{item.id}.wav") for item in good]
+    return inputs, dict.fromkeys(sorted(changed), "not_normalized: new or changed; run the stage normalize as well")
 
 
 def _plan(job: Job, inputs: Sequence[Input], todo: set[str]) -> Outcome:
@@ -108,17 +116,19 @@ def _plan(job: Job, inputs: Sequence[Input], todo: set[str]) -> Outcome:
         "encode_seconds": round(sum(samples) / info.sample_rate, 1),
         "encode_bytes": codes * bits // 8,
     }
-    return Outcome(kept=skipped, failed=failed, facts=facts)
+    return Outcome(len(todo), skipped, failed, facts=facts)
 
 
 def _outcome(
     job: Job, inputs: Sequence[Input], todo: set[str], checks: Mapping[str, str], facts: Mapping[str, Any]
 ) -> Outcome:
-    failed = _failures(inputs, job.ledger.records)
-    kept = sum(source.item.id not in todo and source.item.id not in failed for source in inputs)
-    orphans = _find_tokens(job.stage) - {source.item.id + job.suffix for source in inputs}
-    warnings = _listed("token files belong to no recording that was encoded", orphans)
-    return Outcome(len(todo), kept, {**failed, **checks}, tuple(warnings), facts)
+    failed = {**_failures(inputs, job.ledger.records), **checks}
+    good = {source.item.id for source in inputs} - failed.keys()
+    orphans = _find_tokens(job.stage) - {key + job.suffix for key in (*checks, *(source.item.id for source in inputs))}
+    warnings = counted("{} token [file belongs|files belong] to no recording that was encoded", sorted(orphans))
+    return Outcome(
+        len(good & todo), len(good - todo), failed, tuple(f"{warning} ({_DELETE})" for warning in warnings), facts
+    )
 
 
 def _failures(inputs: Sequence[Input], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -132,7 +142,10 @@ def list_missing(stage: Stage) -> list[str]:
     possible = {item.id: {item.id + suffix for suffix in token_files.SUFFIXES} for item in stage.items}
     missing = {key for key, names in possible.items() if not names & found}
     orphans = found - {name for names in possible.values() for name in names}
-    return [*_listed("recordings have no token file", missing), *_listed("token files have no recording", orphans)]
+    return [
+        *counted("{} [recording has|recordings have] no token file", sorted(missing)),
+        *counted("{} token [file has|files have] no recording", sorted(orphans)),
+    ]
 
 
 def _find_tokens(stage: Stage) -> set[str]:
@@ -145,11 +158,3 @@ def _find_tokens(stage: Stage) -> set[str]:
         for name in names
         if name.endswith(token_files.SUFFIXES)
     }
-
-
-def _listed(text: str, found: set[str]) -> list[str]:
-    if not found:
-        return []
-    names = sorted(found)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} {text}: {', '.join(names[:_SHOWN])}{more}"]

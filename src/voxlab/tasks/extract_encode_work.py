@@ -42,8 +42,18 @@ class Input:
     wav: Path | None
 
     def read(self) -> bytes:
-        """Return the complete audio file."""
-        return self.item.read() if self.wav is None else self.wav.read_bytes()
+        """Return the complete audio file.
+
+        Raises:
+            OSError: it can't be read.
+            ValueError: the normalized file is not the one that stage normalize wrote.
+        """
+        if self.wav is None:
+            return self.item.read()
+        data = self.wav.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.stamp:
+            raise ValueError("unreadable: the normalized file was changed; run the stage normalize again")
+        return data
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ def load(source: Input, info: CodecInfo) -> Clip:
     try:
         wav, rate = audio.load(source.read())
     except OSError as error:
-        return Clip(source, error=f"bad_audio:unreadable: {error.strerror or error}")
+        return Clip(source, error=f"unreadable: {error.strerror or error}")
     except ValueError as error:
         return Clip(source, error=str(error))
     if wav.shape[0] != info.channels:
@@ -189,12 +199,16 @@ def _store(job: Job, clip: Clip, progress: BulkProgress) -> None:
     target = job.target(item.id)
     planned = job.planned[item.id]
     if clip.codes is None or clip.wav is None:
-        target.unlink(missing_ok=True)  # of an earlier version of the recording, or of other settings
-        job.ledger.add(item.id, {**record, "planned": planned, "path": str(item.path), "error": clip.error})
+        with storage.explained(target):
+            target.unlink(missing_ok=True)  # of an earlier version of the recording, or of other settings
+            job.ledger.add(item.id, {**record, "planned": planned, "path": str(item.path), "error": clip.error})
         progress.advance(1, 0.0)
         return
     data = token_files.spell_tokens(clip.codes, job.codec.info, job.container, lm=job.lm)
     storage.atomic_write_bytes(target, data)
+    if item.id in job.ledger.records:  # it had a file before, perhaps in another container
+        for suffix in set(token_files.SUFFIXES) - {job.suffix}:
+            (job.stage.out / TOKENS / f"{item.id}{suffix}").unlink(missing_ok=True)
     facts = {
         "stat": stats([target]),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -203,5 +217,6 @@ def _store(job: Job, clip: Clip, progress: BulkProgress) -> None:
         "num_samples": clip.wav.shape[-1],
         "planned": planned,
     }
-    job.ledger.add(item.id, record | facts)
+    with storage.explained(job.ledger.folder):
+        job.ledger.add(item.id, record | facts)
     progress.advance(1, clip.wav.shape[-1] / job.codec.info.sample_rate)

@@ -142,7 +142,7 @@ def _gain(wav: Tensor, peak_rms: float, rules: Rules) -> float | None:
         return None
     if rules.method == "rms":
         return rules.target_rms / peak_rms
-    loudness = integrated_loudness(wav, rules.sample_rate)
+    loudness = integrated_loudness(wav.expand(rules.channels, -1), rules.sample_rate)  # as it will be written
     return 10 ** ((rules.target_lufs - loudness) / 20) if math.isfinite(loudness) else None
 
 

@@ -23,7 +23,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def write_manifest(stage: Stage, *, info: CodecInfo, container: str, encoded: Records, sidecars: Records) -> None:
-    """Write both files, on the first rank; files that are up to date are left untouched.
+    """Write both files, on the first rank; files that are up to date are left untouched, and all without rows to write.
 
     Columns: `rel_ecdc` and `rel_cond` (token file and sidecar, relative to the manifest's folder; `rel_cond` is empty
     without sidecar), `frames`, `D` (conditioning columns), `fps`, `codebooks`, as EncHF_Dataset names them; the Parquet
@@ -41,6 +41,8 @@ def write_manifest(stage: Stage, *, info: CodecInfo, container: str, encoded: Re
     suffix = token_files.suffix(info, container)
     done = [item for item in stage.items if "error" not in encoded.get(item.id, {"error": ""})]
     rows = [_row(item, encoded[item.id], sidecars.get(item.id), info, suffix) for item in done]
+    if not rows:
+        return
     state, paths = stage.out / FOLDER / STATE, [stage.out / CSV, stage.out / PARQUET]
     made_from = storage.fingerprint({"rows": rows})
     if state.is_file() and json.loads(state.read_bytes()) == {"rows": made_from, "stat": stats(paths)}:
@@ -74,7 +76,11 @@ def _spell_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([f"{row[name]:.12g}" if name == "fps" else row[name] for name in COLUMNS] for row in rows)
+    # Python before 3.13 doesn't quote a carriage return by itself, and then can't read it.
+    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    for row in rows:
+        cells = [f"{row[name]:.12g}" if name == "fps" else row[name] for name in COLUMNS]
+        (quoting if "\r" in row["rel_ecdc"] else writer).writerow(cells)
     return file.getvalue().encode()
 
 

@@ -21,6 +21,7 @@ import soundfile
 from voxlab import storage
 from voxlab.audio import Decibels
 from voxlab.data.items import AudioItem
+from voxlab.data.names import inflected
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger, Record, stats
 from voxlab.parallel import barrier
@@ -220,12 +221,14 @@ def _finish(folder: Path, ledger: Ledger, item: AudioItem, rules: Rules, made_by
     with room.hold(_count_samples(item)):
         record, data = normalize_item(item, rules)
     target = _target(folder, item.id)
-    if data is None:
-        target.unlink(missing_ok=True)  # of an earlier version of the recording, or of other settings
-    else:
-        storage.atomic_write_bytes(target, data)
-        record |= {"stat": stats([target]), "sha256": hashlib.sha256(data).hexdigest()}
-    ledger.add(item.id, {"source": item.stamp, "settings": made_by, "path": str(item.path), **record})
+    with storage.explained(target):
+        if data is None:
+            target.unlink(missing_ok=True)  # of an earlier version of the recording, or of other settings
+        else:
+            storage.atomic_write_bytes(target, data)
+            record |= {"stat": stats([target]), "sha256": hashlib.sha256(data).hexdigest()}
+    with storage.explained(ledger.folder):
+        ledger.add(item.id, {"source": item.stamp, "settings": made_by, "path": str(item.path), **record})
     return record.get("num_samples", 0) / rules.sample_rate
 
 
@@ -254,21 +257,22 @@ def _outcome(stage: Stage, records: Mapping[str, Record], todo: set[str]) -> Out
     kept = sum(key not in todo for key in good)
     if stage.dry_run:
         old = {key: reason for key, reason in failed.items() if key not in todo}
-        return Outcome(kept=kept, failed=old, facts={"normalize_plan": f"WRITE {len(todo)}, SKIP {kept}"})
+        return Outcome(len(todo), kept, old, facts={"normalize_plan": f"WRITE {len(todo)}, SKIP {kept}"})
     gains = sorted(present[key]["gain_db"] for key in good)
     facts = {"gain": f"{gains[len(gains) // 2]:.1f} dB ({gains[0]:.1f} to {gains[-1]:.1f})"} if gains else {}
-    return Outcome(len(todo), kept, failed, tuple(_warnings(stage, present)), facts)
+    return Outcome(len(good) - kept, kept, failed, tuple(_warnings(stage, present)), facts)
 
 
 def _warnings(stage: Stage, records: Mapping[str, Record]) -> Iterator[str]:
     texts = {
-        "limited": "got less gain than wanted: their true peak would exceed the ceiling (normalize.clip=limit)",
-        "over": "have a true peak above the ceiling (normalize.clip=allow)",
-        "silent": "are silent and were written without gain (normalize.silence=keep)",
-        "skipped": "are silent and were left out (normalize.silence=skip)",
+        "limited": "got less gain than wanted: the true peak would exceed the ceiling (normalize.clip=limit)",
+        "over": "[has|have] a true peak above the ceiling (normalize.clip=allow)",
+        "silent": "[is|are] silent and [was|were] written without gain (normalize.silence=keep)",
+        "skipped": "[is|are] silent and [was|were] left out (normalize.silence=skip)",
     }
     counts = Counter(record.get("status") for record in records.values())
     for status, text in texts.items():
         if counts[status]:
             names = [key for key, record in records.items() if record.get("status") == status][:_PROBLEMS]
-            yield f"{counts[status]} recordings {text}: {', '.join(names)}{' ...' * (counts[status] > len(names))}"
+            line = inflected(f"{{}} [recording|recordings] {text}", counts[status])
+            yield f"{line}: {', '.join(names)}{' ...' * (counts[status] > len(names))}"

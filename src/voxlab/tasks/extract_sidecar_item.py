@@ -23,7 +23,7 @@ from voxlab.sidecars.schema import Sidecar
 from voxlab.storage import fingerprint
 from voxlab.tasks.extract_stage import NORMALIZED, TOKENS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _make(
         names = reusable.get(call.fingerprint)
         if old is not None and names is not None:
             found = {name: old.column(name) for name in names}
-            units |= dict(zip(old.names, old.units, strict=True))
+            units |= {name: unit for name, unit in zip(old.names, old.units, strict=True) if name in names}
         else:
             found = calls.run(call, subject, times)
         made.append(Made(call, found))

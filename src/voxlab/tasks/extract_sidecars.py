@@ -5,7 +5,7 @@ python main.py task=extract stages='[sidecars]' producers='[lin,from_filename]' 
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
@@ -54,7 +54,8 @@ def sidecars(
         container: of the token files, see `codecs.token_files`.
         producers: name -> function of (item, times), see `voxlab.sidecars.item`; they are called in this order.
         mode: "append": columns that exist are kept, unless the same producer made them with the same settings |
-            "overwrite": they are replaced, and columns for other tokens are dropped.
+            "overwrite": they are replaced, and columns for other tokens are dropped. Columns that a producer no longer
+            makes are dropped in both.
         dtype: "float16" or "float32".
         remove: names of columns to take away.
         workers: threads; None: one a core, at most 16.
@@ -63,16 +64,16 @@ def sidecars(
         counts; `failed` holds the items without a sidecar of the present tokens and settings.
 
     Raises:
-        UserError: a setting is wrong.
+        UserError: a setting is wrong, or nothing was encoded.
     """
-    if mode not in columns.MODES or dtype not in schema.DTYPES:
-        raise UserError(
-            f"sidecars.mode={mode}, sidecars.dtype={dtype}: mode is {' or '.join(columns.MODES)}, "
-            f"dtype is {' or '.join(schema.DTYPES)}."
-        )
+    check(producers=producers, mode=mode, dtype=dtype, remove=remove)
     suffix = token_files.suffix(info, container)
     work = Work(stage.out, suffix, tuple(calls.prepare(producers)), mode, dtype, tuple(remove))
     encoded = Ledger(stage.out, "encode", stage.ranks).records
+    if not encoded and not stage.dry_run:
+        raise UserError(
+            f"{stage.out} holds no token files to describe. Run the stage encode first (stages=[encode,sidecars])."
+        )
     ledger = Ledger(stage.out, STAGE, stage.ranks)
     items = [item for item in stage.items if "error" not in encoded.get(item.id, {"error": ""})]
     settings = work.fingerprint()
@@ -88,7 +89,23 @@ def sidecars(
         ledger.merge(keep=made_from)
     write_manifest(stage, info=info, container=container, encoded=encoded, sidecars=ledger.records)
     barrier(stage.ranks)
-    return _outcome({item.id: ledger.records[item.id] for item in items}, len(todo), work)
+    return _outcome({item.id: ledger.records[item.id] for item in items}, {item.id for item in todo}, work)
+
+
+def check(*, producers: Mapping[str, Producer], mode: str, dtype: str, remove: Sequence[str]) -> None:
+    """Check the options of `sidecars`, without a look at any file but a user's own code.
+
+    Raises:
+        UserError: one is wrong; names it, and what it may be.
+    """
+    if mode not in columns.MODES or dtype not in schema.DTYPES:
+        raise UserError(
+            f"sidecars.mode={mode}, sidecars.dtype={dtype}: mode is {' or '.join(columns.MODES)}, "
+            f"dtype is {' or '.join(schema.DTYPES)}."
+        )
+    if isinstance(remove, str) or not all(isinstance(name, str) for name in remove):
+        raise UserError(f"sidecars.remove={remove}: give a list of names of columns, sidecars.remove='[pitch]'.")
+    calls.check(producers)
 
 
 def _make_all(
@@ -119,13 +136,15 @@ def _make_all(
             python.shutdown()
 
 
-def _outcome(records: Records, done: int, work: Work) -> Outcome:
+def _outcome(records: Records, worked_on: Collection[str], work: Work) -> Outcome:
     failed = {item_id: str(record["error"]) for item_id, record in records.items() if "error" in record}
     good = {item_id: record for item_id, record in records.items() if item_id not in failed}
     common = Counter(tuple(record["names"]) for record in good.values()).most_common(1)
     names = ", ".join(common[0][0]) if common else ""
-    facts = {"conditioning": names or "(no columns)", "manifest": str(work.out / CSV)}
-    return Outcome(done, len(records) - done, failed, tuple(_warnings(good, work)), facts)
+    none = "(as before: every item failed)" if failed and not good else "(no columns)"
+    facts = {"conditioning": names or none, "manifest": str(work.out / CSV)}
+    done = sum(item_id in worked_on for item_id in good)
+    return Outcome(done, len(good) - done, failed, tuple(_warnings(good, work)), facts)
 
 
 def _warnings(good: Records, work: Work) -> list[str]:
@@ -140,7 +159,7 @@ def _warnings(good: Records, work: Work) -> list[str]:
     dropped = [(key, name) for key, record in good.items() for name in record.get("dropped", ())]
     if dropped:
         names, ids = ", ".join(sorted({name for _, name in dropped})), _listed([key for key, _ in dropped])
-        found.append(f"columns {names} belonged to other tokens and were dropped from {ids}")
+        found.append(f"columns {names} belonged to other tokens, or no producer makes them now: dropped from {ids}")
     removed = {name for record in good.values() for name in record.get("removed", ())}
     found += [f"sidecars.remove: no sidecar had a column {name!r}" for name in work.remove if name not in removed]
     return [warning for warning in found if warning]
@@ -157,7 +176,15 @@ def _differing(good: Records) -> str | None:
 
 def _idle(good: Records, call: Call) -> str | None:
     silent = [key for key, record in good.items() if not record["made"].get(call.fingerprint)]
-    return f"the producer {call.name} found nothing for {_listed(silent)}" if silent else None
+    if not silent:
+        return None
+    advice = ""
+    if len(silent) == len(good) and call.reads_metadata():
+        advice = (
+            f": the corpus knows no numbers of its recordings; give producers.{call.name}.file=TABLE.csv, or "
+            "data.metadata=TABLE.csv"
+        )
+    return f"the producer {call.name} found nothing for {_listed(silent)}{advice}"
 
 
 def _listed(ids: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ class Outcome:
     """What a stage did, the same on all ranks.
 
     Attributes:
-        done: items worked on in this run, by all ranks.
+        done: items worked on in this run, by all ranks, that now have a result; in a dry run, those to work on.
         kept: items that were up to date.
         failed: id -> reason of every item that has none of the stage's results (also found by earlier runs).
         warnings: lines for the summary and the report.

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from voxlab import audio, plots, report, storage
-from voxlab.codecs.token_files import SUFFIXES, frame_times, read_tokens
+from voxlab.codecs.token_files import SUFFIXES, frame_times, read_header, read_tokens
 from voxlab.data.items import AudioItem
-from voxlab.errors import AuditFailed, TooManyBadItems
+from voxlab.errors import TooManyBadItems, UserError
 from voxlab.ledger import Ledger
 from voxlab.parallel import barrier
 from voxlab.sidecars import schema
@@ -28,7 +29,7 @@ _SHOWN_FAILURES, _SHOWN_WARNINGS, _CLIPS, _COLUMNS = 20, 10, 4, 3
 def finish(
     stage: Stage,
     outcomes: Mapping[str, Outcome],
-    failure: AuditFailed | None,
+    failure: UserError | None,
     settings: Mapping[str, Any],
     run_dir: Path,
     max_bad_fraction: float,
@@ -36,7 +37,7 @@ def finish(
     """Write errors and report on the first rank; return the summary on every rank.
 
     Raises:
-        AuditFailed: `failure`, as soon as all is written.
+        UserError: `failure`, as soon as all is written.
         TooManyBadItems: more items failed than `max_bad_fraction`.
     """
     summary = _summary(stage, outcomes)
@@ -58,9 +59,12 @@ def _tell(summary: Mapping[str, Any]) -> None:
 
 
 def _summary(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"out": str(stage.out), "items": len(stage.items)}
+    summary: dict[str, Any] = {"out": str(stage.out)}
+    if stage.items:
+        summary["items"] = len(stage.items)
     for name, outcome in outcomes.items():
-        parts = {"done": outcome.done, "up to date": outcome.kept, "failed": len(outcome.failed)}
+        work = "to do" if stage.dry_run else "done"
+        parts = {work: outcome.done, "up to date": outcome.kept, "failed": len(outcome.failed)}
         summary[name] = ", ".join(f"{count} {word}" for word, count in parts.items() if count) or "nothing to do"
         summary |= outcome.facts
     summary["failed_items"] = len(_failed(outcomes))
@@ -83,7 +87,8 @@ def _warnings(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
 def _write_errors(stage: Stage, outcomes: Mapping[str, Outcome]) -> None:
     """List every failed item; stages that did not run keep the lines of their last run."""
     path = stage.out / ERRORS
-    earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    earlier = [json.loads(line) for line in text.split("\n")[:-1]]
     sources = {item.id: str(item.path) for item in stage.items}
     lines = [line for line in earlier if line["stage"] not in outcomes and (not sources or line["id"] in sources)]
     lines += [
@@ -145,20 +150,26 @@ def _examples(stage: Stage) -> Iterator[report.Section]:
     records = Ledger(stage.out, "encode", stage.ranks).records
     done = [item for item in stage.items if "frames" in records.get(item.id, {})][:_CLIPS]
     if done:
-        yield report.players("Listen", [_clip(stage, item) for item in done])
+        yield report.players("What was encoded", [_clip(stage, item) for item in done])
 
 
 def _clip(stage: Stage, item: AudioItem) -> report.Clip:
     normalized = stage.out / NORMALIZED / f"{item.id}.wav"
-    wav, sample_rate = audio.load(normalized if normalized.is_file() else item.read())
-    images = [plots.render_png(chart) for chart in _charts(stage, item)]
     text = ", ".join(f"{key}: {value}" for key, value in item.metadata.items() if value is not None)
-    return report.Clip(item.id, wav, sample_rate, text=text, plots=images)
+    try:
+        wav, sample_rate = audio.load(normalized if normalized.is_file() else item.read())
+        images = [plots.render_png(chart) for chart in _charts(stage, item)]
+    except (OSError, ValueError) as error:  # the stages and the audit tell of broken files; the page shows the others
+        return report.Clip(item.id, torch.zeros(1, 0), 1, text=f"{text} ({error})")
+    return report.Clip(item.id, wav if len(wav) <= 2 else audio.to_mono(wav), sample_rate, text=text, plots=images)
 
 
 def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
     """Draw the tokens of a recording, and its conditioning, each column from its smallest to its largest value."""
-    path = next(path for end in SUFFIXES if (path := stage.out / TOKENS / f"{item.id}{end}").is_file())
+    paths = [stage.out / TOKENS / f"{item.id}{suffix}" for suffix in SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or read_header(path).lm:
+        return
     tokens = read_tokens(path)
     duration = tokens.num_samples / tokens.sample_rate
     yield plots.plot_codes([book[0] for book in tokens.codes.codebooks], tokens.codebook_size, duration)
@@ -166,13 +177,12 @@ def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
     if not meta.is_file():
         return
     sidecar = schema.read(npy, meta)
-    times = frame_times(tokens)
     curves = {}
     for name in sidecar.names[:_COLUMNS]:
         values = sidecar.column(name).astype(float)
         low, high = values.min(), values.max()
         label = f"{name} {low:.3g}" + (f" to {high:.3g}" if high > low else "")
-        curves[label] = (times, (values - low) / ((high - low) or 1))
+        curves[label] = (frame_times(tokens), (values - low) / ((high - low) or 1))
     if curves:
         yield plots.plot_curves(curves, "time (s)", "of range", size=plots.CARD)
 
@@ -185,8 +195,8 @@ def describe_plan(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, An
     return plan
 
 
-def show_missing(stage: Stage, lines: Sequence[str]) -> dict[str, Any]:
-    """Print the items without token file and the token files without item."""
+def show_lines(stage: Stage, lines: Sequence[str]) -> dict[str, Any]:
+    """Print what a command found that makes nothing."""
     if stage.ranks.is_first:
         log.info("\n%s", "\n".join(lines) or "nothing is missing, nothing left over")
-    return {"out": str(stage.out), "items": len(stage.items)}
+    return {"out": str(stage.out)}

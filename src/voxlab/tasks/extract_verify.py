@@ -8,6 +8,7 @@ import torch
 
 from voxlab.codecs import token_files
 from voxlab.codecs.base import single
+from voxlab.data.names import inflected
 from voxlab.parallel import gather
 from voxlab.tasks.extract_encode_work import Input, Job, load
 
@@ -33,7 +34,7 @@ def verify_tokens(job: Job, written: Sequence[Input], count: int) -> tuple[dict[
     equal, total = sum(result[2] for result in results), sum(result[3] for result in results)
     share = f"{equal / total:.4%} of {total} codes equal" if total else "nothing to compare"
     wrong = {key: f"verify_mismatch: {reason}" for key, reason, _, _ in results if reason}
-    return wrong, {"verified": f"{len(results)} token files, {len(wrong)} wrong, {share}"}
+    return wrong, {"verified": f"{inflected('{} token [file|files]', len(results))}, {len(wrong)} wrong, {share}"}
 
 
 def _verify(job: Job, source: Input) -> tuple[str | None, int, int]:

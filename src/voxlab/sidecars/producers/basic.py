@@ -29,7 +29,7 @@ def const(
     Raises:
         UserError: no columns, or a value that is no number.
     """
-    values = _numbers("const", columns, "{scene_id: 7}", length=1)
+    values = const_values(columns)
     item.units.update(units or {})
     return {name: np.full(len(times), value) for name, (value,) in values.items()}
 
@@ -52,9 +52,19 @@ def lin(
     Raises:
         UserError: something else than two numbers.
     """
-    ends = _numbers("lin", {"position": [0, 1]} if columns is None else columns, "{gain: [0, 1]}", length=2)
+    ends = lin_ends(columns)
     item.units.update(units or {})
     return {name: np.linspace(start, stop, len(times)) for name, (start, stop) in ends.items()}
+
+
+def const_values(columns: Mapping[str, float] | None, **_: Any) -> dict[str, list[float]]:
+    """Return the settings of `const` as name -> [value], or raise UserError."""
+    return _numbers("const", columns, "{scene_id: 7}", length=1)
+
+
+def lin_ends(columns: Mapping[str, Sequence[float]] | None = None, **_: Any) -> dict[str, list[float]]:
+    """Return the settings of `lin` as name -> [first, last], or raise UserError."""
+    return _numbers("lin", {"position": [0, 1]} if columns is None else columns, "{gain: [0, 1]}", length=2)
 
 
 def _numbers(producer: str, columns: Mapping[str, Any] | None, example: str, length: int) -> dict[str, list[float]]:
@@ -90,7 +100,7 @@ def from_filename(
     """
     item.units.update(units or {})
     columns: Columns = {}
-    for match in _compiled(pattern).finditer(item.name):
+    for match in compile_pattern(pattern).finditer(item.name):
         name, value = match["name"], match["value"]
         if name in columns:
             raise ValueError(f"duplicate_names: the file name {item.name} holds {name!r} twice")
@@ -99,7 +109,8 @@ def from_filename(
 
 
 @lru_cache(maxsize=8)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile the pattern of `from_filename`, or raise UserError."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def from_labels(
     overlap: str | None = None,
     missing: str = "error",
 ) -> Columns:
-    """Mark the frames that lie in labelled intervals; a point marks the frame nearest to it.
+    """Mark the frames that lie in labelled intervals; a point of the recording marks the frame nearest to it.
 
     Labels without text mark silence in these formats: they are skipped.
 
@@ -57,11 +57,11 @@ def from_labels(
         UserError: unknown settings.
         ValueError: missing_companion or bad_labels, with file and line where there is one.
     """
-    kind = _check(suffix, format, labels, output, missing)
+    kind = check_labels(suffix=suffix, format=format, labels=labels, output=output, missing=missing)
     find = need_companion if missing == "error" else companion
     path = find(item, suffix, folder)
     intervals = READERS[kind](path, item, tier) if path else []
-    inside = {entry: _members(entry, times) for entry in intervals}
+    inside = {entry: _members(entry, times, item.duration) for entry in intervals}
     chosen = sorted({entry.label for entry in intervals}) if labels is None else list(labels)
     if output == "index":
         column = np.zeros(len(times))
@@ -75,8 +75,16 @@ def from_labels(
     return columns
 
 
-def _check(suffix: str, format: str, labels: Sequence[str] | None, output: str, missing: str) -> str:
-    """Return the format of the label files."""
+def check_labels(
+    *,
+    suffix: str,
+    format: str = "auto",
+    labels: Sequence[str] | None = None,
+    output: str = "membership",
+    missing: str = "error",
+    **_: Any,
+) -> str:
+    """Check the settings of `from_labels`; return the format of the label files, or raise UserError."""
     kind = _KINDS.get(Path("x" + suffix).suffix.lower(), "unknown") if format == "auto" else format
     if kind not in READERS:
         raise UserError(
@@ -96,12 +104,13 @@ def _check(suffix: str, format: str, labels: Sequence[str] | None, output: str, 
     return kind
 
 
-def _members(entry: Interval, times: np.ndarray) -> np.ndarray:
+def _members(entry: Interval, times: np.ndarray, duration: float) -> np.ndarray:
     """Which frames an interval holds, (T,) bool."""
     if entry.end > entry.start:
         return (times >= entry.start) & (times < entry.end)
     inside = np.zeros(len(times), bool)
-    inside[np.abs(times - entry.start).argmin()] = True
+    if 0 <= entry.start <= duration:
+        inside[np.abs(times - entry.start).argmin()] = True
     return inside
 
 

@@ -11,6 +11,13 @@ from voxlab.errors import UserError
 from voxlab.sidecars.item import Columns, SidecarItem, companion, need_companion
 
 _BEND_STEPS = 8192
+# Numbers of control changes that are no controllers. Source: MIDI 1.0, channel mode messages.
+_ENDS_NOTES = {120, *range(123, 128)}
+_RESET = 121
+# What a reset leaves alone (bank, volume, pan, sound, effects), and what it sets to another value than 0 (expression).
+# Source: MIDI recommended practice RP-015.
+_LASTING = {0, 32, 7, 10, *range(70, 80), *range(91, 96)}
+_AFTER_RESET = {11: 127}
 
 
 @dataclass
@@ -23,13 +30,21 @@ class _Keys:
 
     def apply(self, message: Any) -> None:
         if message.type == "control_change":
-            self.controllers[message.control] = message.value
+            self._control(message)
         elif message.type == "pitchwheel":
             self.bend = message.pitch
         elif message.type == "note_on" and message.velocity > 0:
             self.notes.append((message.channel, message.note, message.velocity))
         elif message.type in ("note_on", "note_off"):  # a note_on without velocity ends a note, too
             self._release(message.channel, message.note)
+
+    def _control(self, message: Any) -> None:
+        self.controllers[message.control] = message.value
+        if message.control in _ENDS_NOTES:
+            self.notes = [note for note in self.notes if note[0] != message.channel]
+        elif message.control == _RESET:
+            lasting = {number: value for number, value in self.controllers.items() if number in _LASTING}
+            self.controllers, self.bend = lasting | _AFTER_RESET, 0
 
     def _release(self, channel: int, pitch: int) -> None:
         for n in reversed(range(len(self.notes))):
@@ -63,7 +78,8 @@ def from_midi(
 
     Features: `pitch` (note number of the latest key still down, 0 without), `velocity` (its, 0 to 127), `gate` (1 while
     a key is down), `polyphony` (keys down), `pitch_bend` (-1 to 1 of the wheel's range). The sustain pedal doesn't
-    prolong notes: take it as a column of its own with controllers={sustain: 64}.
+    prolong notes: take it as a column of its own with controllers={sustain: 64}. "All sound off" and "all notes off"
+    end the notes of their channel; "reset all controllers" ends the bend and lets the pedals up.
 
     Args:
         item: the recording.
@@ -80,7 +96,7 @@ def from_midi(
         ValueError: missing_companion or bad_midi.
     """
     numbers = dict(controllers or {})
-    _check(features, numbers, channel, missing)
+    check_midi(features=features, controllers=numbers, channel=channel, missing=missing)
     find = need_companion if missing == "error" else companion
     path = find(item, suffix, folder)
     item.units.update({name: UNITS[name] for name in features if name in UNITS})
@@ -94,7 +110,16 @@ def from_midi(
     return {name: state[:, n] for n, name in enumerate((*features, *numbers))}
 
 
-def _check(features: Sequence[str], controllers: Mapping[str, int], channel: int | None, missing: str) -> None:
+def check_midi(
+    *,
+    features: Sequence[str] = ("pitch", "velocity", "gate", "polyphony"),
+    controllers: Mapping[str, int] | None = None,
+    channel: int | None = None,
+    missing: str = "error",
+    **_: Any,
+) -> None:
+    """Check the settings of `from_midi`; raises UserError."""
+    controllers = controllers or {}
     unknown = [name for name in features if name not in FEATURES]
     if unknown or not (features or controllers):
         raise UserError(f"producers.from_midi.features={list(features)}: choose some of {', '.join(FEATURES)}.")

@@ -6,9 +6,10 @@ import importlib.util
 import inspect
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,8 +48,7 @@ def python(item: SidecarItem, times: np.ndarray, *, path: str | None, args: Mapp
     Raises:
         UserError: the module can't be loaded, lacks `produce`, or doesn't know a setting; names file and reason.
     """
-    if not path:
-        raise UserError("producers.python.path: give a .py file or a dotted module, producers.python.path=my_file.py.")
+    path = _given(path)
     with _lock:
         key = (path, repr(sorted((args or {}).items())))
         if key not in _loaded:
@@ -57,6 +57,17 @@ def python(item: SidecarItem, times: np.ndarray, *, path: str | None, args: Mapp
         if loaded.serial:
             return dict(loaded.produce(item, times) or {})
     return dict(loaded.produce(item, times) or {})
+
+
+def check_python(*, path: str | None, args: Mapping[str, Any] | None = None) -> None:
+    """Load a user's module and check that it can be called, without calling it; raises UserError."""
+    _bind(_given(path), dict(args or {}))
+
+
+def _given(path: str | None) -> str:
+    if not path:
+        raise UserError("producers.python.path: give a .py file or a dotted module, producers.python.path=my_file.py.")
+    return path
 
 
 def shutdown() -> None:
@@ -80,21 +91,27 @@ def source_file(path: str) -> Path | None:
 
 
 def _prepare(path: str, args: dict[str, Any]) -> _Loaded:
+    module, settings = _bind(path, args)
+    return _Loaded(partial(module.produce, **args)) if settings is None else _prepare_legacy(module, settings)
+
+
+def _bind(path: str, args: dict[str, Any]) -> tuple[ModuleType, argparse.Namespace | None]:
+    """Load a module; returns it, and for one of EncHF_Dataset's what its `produce` takes as `args`."""
     module = _load(path)
     produce = getattr(module, "produce", None)
     if not callable(produce):
         raise UserError(f"producers.python.path={path}: there is no function produce(item, times) in it.")
-    parameters = inspect.signature(produce).parameters
-    if _is_legacy(list(parameters)):
-        return _prepare_legacy(module, path, args)
+    signature = inspect.signature(produce)
+    if _is_legacy(list(signature.parameters)):
+        return module, _legacy_args(module, path, args)
     try:
-        inspect.signature(produce).bind(None, None, **args)
+        signature.bind(None, None, **args)
     except TypeError as error:
         raise UserError(
-            f"producers.python.path={path}: produce{inspect.signature(produce)} can't be called with (item, times) and "
+            f"producers.python.path={path}: produce{signature} can't be called with (item, times) and "
             f"producers.python.args={args}: {error}."
         ) from None
-    return _Loaded(partial(produce, **args))
+    return module, None
 
 
 def _is_legacy(names: list[str]) -> bool:
@@ -104,29 +121,39 @@ def _is_legacy(names: list[str]) -> bool:
 
 def _load(path: str) -> ModuleType:
     try:
-        return _run_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
-    except FileNotFoundError:
-        raise UserError(f"producers.python.path={path}: there is no such file.") from None
+        if not path.endswith(".py"):
+            return importlib.import_module(path)
+        if not Path(path).is_file():
+            raise UserError(f"producers.python.path={path}: there is no such file.")
+        return _run_file(path, Path(path).read_bytes())
+    except UserError:
+        raise
     except Exception as error:
-        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        line = error.lineno if isinstance(error, SyntaxError) else last_line(error, source_file(path))
+        where = f", line {line}" if line else ""
         raise UserError(
             f"producers.python.path={path}: can't be loaded{where}: {type(error).__name__}: {error}.\n"
             "Give the path of a .py file, or the dotted name of a module that Python can import."
         ) from error
 
 
-def _run_file(path: Path) -> ModuleType:
-    """Run a file as a module of its own. Not by an import, which would leave `__pycache__` beside the user's file."""
-    source = path.read_bytes()
-    module = ModuleType(f"voxlab_producer_{path.stem}")
-    module.__file__ = str(path)
+def last_line(error: BaseException, file: Path | None) -> int | None:
+    """Return the last line of a file that an error passed through, None where it did not."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return lines[-1] if lines else None
+
+
+@lru_cache(maxsize=8)
+def _run_file(path: str, source: bytes) -> ModuleType:
+    """Run a file as a module of its own, once. Not by an import, which would leave `__pycache__` beside it."""
+    module = ModuleType(f"voxlab_producer_{Path(path).stem}")
+    module.__file__ = path
     sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
-    exec(compile(source, str(path), "exec"), module.__dict__)
+    exec(compile(source, path, "exec"), module.__dict__)
     return module
 
 
-def _prepare_legacy(module: ModuleType, path: str, args: dict[str, Any]) -> _Loaded:
-    settings = _legacy_args(module, path, args)
+def _prepare_legacy(module: ModuleType, settings: argparse.Namespace) -> _Loaded:
     if callable(init := getattr(module, "init", None)):
         init(settings)
 

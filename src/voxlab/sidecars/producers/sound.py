@@ -6,6 +6,7 @@ Each frame is measured on a window of samples centred on its time; beyond both e
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -94,15 +95,20 @@ def from_audio(
         rms_db: EncHF_Dataset's producer of this name. f0: Mauch and Dixon, "pYIN", ICASSP 2014, by librosa (ISC), as
         onset's mel bands and chroma. loudness: ITU-R BS.1770-4, its filters by pyloudnorm (MIT).
     """
-    unknown = [name for name in features if name not in FEATURES]
-    if unknown or not features:
-        raise UserError(f"producers.from_audio.features={list(features)}: choose some of {', '.join(FEATURES)}.")
+    check_audio(features=features)
     wav, sample_rate = item.load_wav()
     hop_length = round(sample_rate / item.frame_rate)
     sound = _Sound(wav[0], times, sample_rate, hop_length, n_fft, fmin, fmax, loudness_window)
     columns = {name: column for feature in features for name, column in FEATURES[feature](sound).items()}
     item.units.update({name: UNITS[name] for name in columns if name in UNITS})
     return columns
+
+
+def check_audio(*, features: Sequence[str], **_: Any) -> None:
+    """Check the settings of `from_audio`; raises UserError."""
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or not features:
+        raise UserError(f"producers.from_audio.features={list(features)}: choose some of {', '.join(FEATURES)}.")
 
 
 def _rms_db(sound: _Sound) -> Columns:

@@ -1,6 +1,7 @@
 """Columns from tables: the corpus's own metadata, one CSV file for all recordings, or one beside each."""
 
 import csv
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ import numpy as np
 
 from voxlab.errors import UserError
 from voxlab.sidecars.item import Columns, SidecarItem, need_companion
+from voxlab.storage import plain_name
 
 MODES = ("hold", "linear")
 
@@ -72,11 +74,7 @@ def from_table(
         UserError: settings that contradict each other, or no such table.
         ValueError: missing_row, missing_companion, bad_table, missing_column, or bad_value with the line.
     """
-    if mode not in MODES or (file and suffix):
-        raise UserError(
-            f"producers.from_table: mode={mode}, file={file}, suffix={suffix}: mode is one of {', '.join(MODES)}; "
-            "give either file (one table for all) or suffix (one for each recording)."
-        )
+    check_table(file=file, suffix=suffix, mode=mode)
     item.units.update(units or {})
     if file is None and suffix is None:
         numbers = [name for name, value in item.metadata.items() if isinstance(value, int | float)]
@@ -93,6 +91,15 @@ def from_table(
         lines = ", ".join(str(row.line) for row in rows[:3])
         raise ValueError(f"bad_table: {path.name} has {len(rows)} rows for {item.id} (lines {lines}) and no {time!r}")
     return _hold_one(rows[0].cells, chosen, f"{path.name}, line {rows[0].line}", len(times))
+
+
+def check_table(*, file: str | None = None, suffix: str | None = None, mode: str = "hold", **_: Any) -> None:
+    """Check the settings of `from_table`; raises UserError."""
+    if mode not in MODES or (file and suffix):
+        raise UserError(
+            f"producers.from_table: mode={mode}, file={file}, suffix={suffix}: mode is one of {', '.join(MODES)}; "
+            "give either file (one table for all) or suffix (one for each recording)."
+        )
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -132,7 +139,8 @@ def _read_for_all(path: Path) -> Table:
 
 def _rows_of(item: SidecarItem, path: Path, key: str) -> list[Row]:
     index = _index(path, _stamp(path), key)
-    names = dict.fromkeys((item.id, item.id + item.source.suffix))
+    plain = unicodedata.normalize("NFC", item.id)
+    names = dict.fromkeys((plain, plain + item.source.suffix))
     rows = sorted((row for name in names for row in index.get(name, [])), key=lambda row: row.line)
     if not rows:
         raise ValueError(f"missing_row: {path.name} has no row with {key} = {item.id}{item.source.suffix}")
@@ -150,7 +158,7 @@ def _index(path: Path, stamp: tuple[int, int], key: str) -> dict[str, list[Row]]
         )
     index: dict[str, list[Row]] = {}
     for row in rows:
-        index.setdefault(row.cells[key].strip().replace("\\", "/").removeprefix("./"), []).append(row)
+        index.setdefault(plain_name(row.cells[key]), []).append(row)
     return index
 
 
