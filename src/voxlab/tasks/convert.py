@@ -81,7 +81,7 @@ def convert(
     """
     if not isinstance(corpus, VoiceAssistant):
         raise UserError(
-            "task=convert reads Parquet files: set data=voiceassistant and data.root, data.pattern and a column for yours.\n"
+            "task=convert reads Parquet files: set data=voiceassistant, data.root and data.pattern.\n"
             "For recordings in a folder: task=extract data=audiofolder data.root=DIR"
         )
     if max_batch_seconds is None:
