@@ -99,7 +99,7 @@ def locked(out: Path, ranks: Ranks) -> Iterator[None]:
         return
     path = out / FOLDER / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
