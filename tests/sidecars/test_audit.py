@@ -175,7 +175,7 @@ for label, text in {
 
 @seeds("bad_sidecar")
 def pickled(root):
-    np.save(npy_of(root), np.array([{"a": 1}] * 30, object), allow_pickle=True)
+    np.save(npy_of(root), np.array([{"a": 1}] * 30, object))
 
 
 @seeds("bad_sidecar")

@@ -79,11 +79,7 @@ def convert(
         UserError: wrong settings, no usable input, or a foreign output folder.
         TooManyBadItems: more rows failed than `max_bad_fraction`, or some files could not be read.
     """
-    if not isinstance(corpus, VoiceAssistant):
-        raise UserError(
-            "task=convert reads Parquet files: set data=voiceassistant, data.root and data.pattern.\n"
-            "For recordings in a folder: task=extract data=audiofolder data.root=DIR"
-        )
+    _check_corpus(corpus)
     if max_batch_seconds is None:
         max_batch_seconds = _GPU_BATCH_SECONDS if ranks.device.startswith("cuda") else 0.0
     column = {"tokens": corpus.tokens_column, "text": corpus.text_column, "audio": corpus.audio_column}[input]
@@ -121,6 +117,15 @@ def convert(
     work.open_folder(restart=restart)
     bad += work.run()
     return summary.finish(work, bad, run_dir, max_bad_fraction)
+
+
+def _check_corpus(corpus: object) -> None:
+    """Stop at a corpus that is no set of Parquet files."""
+    if not isinstance(corpus, VoiceAssistant):
+        raise UserError(
+            "task=convert reads Parquet files: set data=voiceassistant, data.root and data.pattern.\n"
+            "For recordings in a folder: task=extract data=audiofolder data.root=DIR"
+        )
 
 
 def _check_choices(conversion: Conversion, limits: dict[str, int], max_bad_fraction: float) -> None:
