@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxlab.errors import UserError
-from voxlab.parallel import Ranks, gather, launched, split_work
+from voxlab.parallel import Ranks, gather, launched, side_threads, split_work
 
 groups_of_items = st.lists(st.lists(st.integers(), min_size=1, max_size=6), max_size=12)
 
@@ -40,3 +40,12 @@ def test_a_plain_launch_is_one_rank(monkeypatch):
     ranks = launched("cpu")
     assert ranks == Ranks(0, 1, "cpu")
     assert gather(ranks, "x") == ["x"]
+
+
+def test_side_threads_compute_on_one_core_and_leave_the_others_alone():
+    import torch
+
+    before = torch.get_num_threads()
+    with side_threads(2) as pool:
+        assert {pool.submit(torch.get_num_threads).result() for _ in range(8)} == {1}
+    assert torch.get_num_threads() == before

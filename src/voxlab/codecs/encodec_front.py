@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK_FRAMES = 75  # 1 s: activations of 3 MB at most; at least 2, for the reflected beginning
+CHUNK_FRAMES = 150  # 2 s: activations of 6 MB at most; at least 2, for the reflected beginning
 _EDGE, _BLOCK = 7, [3, 1, 1]  # kernel sizes: first convolution; of a residual block, its shortcut last
 
 

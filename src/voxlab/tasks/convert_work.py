@@ -5,7 +5,7 @@ import platform
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from voxlab import parquet, storage
 from voxlab.codecs.translate import Translated
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import UserError
-from voxlab.parallel import Ranks, barrier, gather, split_work
+from voxlab.parallel import Ranks, barrier, gather, side_threads, split_work
 from voxlab.parquet import Source, Unit
 from voxlab.progress import BulkProgress
 from voxlab.tasks.convert_units import Conversion, Loaded
@@ -152,8 +152,8 @@ class Work:
         for name in [name for name in waiting if not missing[name]]:
             self._publish_if_complete(waiting.pop(name))
         with (
-            ThreadPoolExecutor(1, "read") as reader,
-            ThreadPoolExecutor(1, "write") as writer,
+            side_threads(1, "read") as reader,
+            side_threads(1, "write") as writer,
             BulkProgress(sum(unit.num_rows for unit in pending), "convert") as progress,
         ):
             written: deque[Future] = deque()

@@ -20,6 +20,7 @@ from voxlab.codecs.ecdc import EntropyCoder
 from voxlab.codecs.translate import with_retries
 from voxlab.data.items import AudioItem
 from voxlab.ledger import Ledger, Record, stats
+from voxlab.parallel import side_threads
 from voxlab.progress import BulkProgress
 from voxlab.tasks.extract_stage import TOKENS, Stage
 
@@ -105,9 +106,12 @@ def run(job: Job, inputs: Sequence[Input], todo: set[str]) -> None:
     rank, world = job.stage.ranks.rank, job.stage.ranks.world
     batches = [batch for batch in _batches(job, inputs, todo) if any(source.item.id in todo for source in batch)]
     mine = batches[rank::world]
+    # Entropy-coded files can only be read with the sums, to the last bit, that they were written with. Whoever reads
+    # one computes with all cores, as EnCodec's own command does; so must the threads that write it.
+    write_cores = torch.get_num_threads() if job.lm else 1
     with (
-        ThreadPoolExecutor(_READERS, "read") as readers,
-        ThreadPoolExecutor(_WRITERS, "write") as writers,
+        side_threads(_READERS, "read") as readers,
+        side_threads(_WRITERS, "write", write_cores) as writers,
         BulkProgress(sum(source.item.id in todo for batch in mine for source in batch), STAGE) as progress,
     ):
         written: deque[Future[None]] = deque()
@@ -124,7 +128,7 @@ def run(job: Job, inputs: Sequence[Input], todo: set[str]) -> None:
 def _batches(job: Job, inputs: Sequence[Input], todo: set[str]) -> list[list[Input]]:
     """Plan over all items, done or not, so that the batches are those of an uninterrupted run."""
     rate, records = job.codec.info.sample_rate, job.ledger.records
-    with ThreadPoolExecutor(_READERS) as pool:
+    with side_threads(_READERS) as pool:
         new = [source for source in inputs if source.item.id in todo]
         lengths = pool.map(partial(count_samples, rate=rate), new)
         job.planned.update(zip((source.item.id for source in new), lengths, strict=True))

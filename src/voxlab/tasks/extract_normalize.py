@@ -10,7 +10,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from threading import Condition
@@ -24,7 +24,7 @@ from voxlab.data.items import AudioItem
 from voxlab.data.names import inflected
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger, Record, stats
-from voxlab.parallel import barrier
+from voxlab.parallel import barrier, side_threads
 from voxlab.progress import BulkProgress
 from voxlab.tasks.extract_gain import COLUMNS, Rules, normalize_item
 from voxlab.tasks.extract_stage import NORMALIZED, Outcome, Stage
@@ -175,7 +175,7 @@ def _run(
         return
     count = workers or min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // stage.ranks.world))
     room = _Room(_MOST_SAMPLES)
-    with BulkProgress(len(own), STAGE) as progress, ThreadPoolExecutor(count) as pool:
+    with BulkProgress(len(own), STAGE) as progress, side_threads(count) as pool:
         futures = [pool.submit(_finish, stage.out / NORMALIZED, ledger, item, rules, made_by, room) for item in own]
         try:
             for future in as_completed(futures):

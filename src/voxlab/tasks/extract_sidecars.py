@@ -6,7 +6,7 @@ python main.py task=extract stages='[sidecars]' producers='[lin,from_filename]' 
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from typing import Any
 
 from voxlab.audio import compute_duration
@@ -15,7 +15,7 @@ from voxlab.codecs.base import CodecInfo
 from voxlab.data.items import AudioItem
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger, Record
-from voxlab.parallel import barrier
+from voxlab.parallel import barrier, side_threads
 from voxlab.progress import BulkProgress
 from voxlab.sidecars import calls, columns, schema
 from voxlab.sidecars.calls import Call
@@ -125,7 +125,7 @@ def _make_all(
         ledger.add(item.id, record)
         return item
 
-    with ThreadPoolExecutor(threads) as pool, BulkProgress(len(items), STAGE) as progress:
+    with side_threads(threads) as pool, BulkProgress(len(items), STAGE) as progress:
         jobs = [pool.submit(one, item) for item in items]
         try:
             for job in as_completed(jobs):
