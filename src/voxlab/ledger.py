@@ -5,6 +5,7 @@ A record names what the result was made from and the file it went to; `Ledger.is
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -128,15 +129,27 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _read(paths: Iterable[Path]) -> dict[str, Record]:
-    """Read records in order, later ones of an id win; a last line that a crash cut short is left out."""
+    """Read records in order, later ones of an id win."""
     records: dict[str, Record] = {}
     for path in paths:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-        for line in lines[:-1]:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # written by a process that was killed: the item counts as not done
-            if isinstance(record, dict) and "id" in record:
-                records[record["id"]] = record
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            records |= _parse(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+    return records
+
+
+@functools.lru_cache(maxsize=4)
+def _parse(path: Path, _version: tuple[int, int, int]) -> dict[str, Record]:
+    """Parse a file of records, not to be changed; a last line that a crash cut short is left out.
+
+    Stages read each other's records, so those of the last few files are kept, as long as the files stay as they are.
+    """
+    records: dict[str, Record] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # written by a process that was killed: the item counts as not done
+        if isinstance(record, dict) and "id" in record:
+            records[record["id"]] = record
     return records
