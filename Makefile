@@ -21,6 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python pesq==0.0.4 2>/dev/null || echo "no C compiler: reports will do without PESQ"
 	@touch $@
 
 check: setup ## format, lint, types and the quick tests
