@@ -28,7 +28,7 @@ def write_tiny_snac(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """Write config.json and pytorch_model.bin for `SNAC.from_pretrained(folder)`; `changes` override the config."""
     from snac import SNAC
 
-    from voxlab.codecs.snac import spread_codes
+    from voxlab.codecs.random_init import spread_codes
 
     config = SNAC_CONFIG | changes
     with torch.random.fork_rng(devices=[]):
@@ -85,3 +85,31 @@ def write_tiny_encodec(folder: Path, seed: int = 0, *, stereo: bool = False) -> 
     fill_codebooks(model, seed)
     model.save_pretrained(folder)
     return folder
+
+
+def write_tiny_rvq(folder: Path, seed: int = 0) -> Path:
+    """Write the codec folder of a mel codec: codec=rvq with small widths."""
+    from voxlab.models.tokenizer.mel_codec import MelArchitecture
+    from voxlab.models.tokenizer.quantizer import QuantizerSettings
+
+    return _export_tiny(MelArchitecture(hidden=16, quantizer=QuantizerSettings(codebook_dim=8)), folder, seed)
+
+
+def write_tiny_rvq_wave(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write the codec folder of a waveform codec: codec=rvq_wave with small widths; `changes` to the architecture."""
+    from voxlab.models.tokenizer.quantizer import QuantizerSettings
+    from voxlab.models.tokenizer.wave_codec import WaveArchitecture
+
+    settings: dict[str, Any] = {"width": 2, "latent": 16, "quantizer": QuantizerSettings(codebook_dim=8)}
+    return _export_tiny(WaveArchitecture(**(settings | changes)), folder, seed)
+
+
+def _export_tiny(architecture: Any, folder: Path, seed: int) -> Path:
+    from voxlab.codecs.rvq_weights import fill_codebooks
+    from voxlab.models.tokenizer import files
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = architecture.build()
+    fill_codebooks(network, architecture, seed)
+    return files.export(network, architecture, folder, {"data": "random", "step": 0})

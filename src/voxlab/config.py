@@ -9,9 +9,7 @@ import string
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,11 +20,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from voxlab import messages
 from voxlab.errors import UserError
+from voxlab.schemas import SCHEMAS, Config
 
 ROOT = Path(__file__).resolve().parents[2]
 _VERBOSE = "VOXLAB_FULL_ERROR"
@@ -38,147 +37,6 @@ class JobError(Exception):
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"exit code {exit_code}")
         self.exit_code = exit_code
-
-
-class Stage(Enum):
-    """What a training task does."""
-
-    fit = "fit"
-    test = "test"
-    generate = "generate"
-
-
-class Input(Enum):
-    """What convert starts from."""
-
-    tokens = "tokens"
-    text = "text"
-    audio = "audio"
-
-
-class ExtractStage(Enum):
-    """A step of extract."""
-
-    normalize = "normalize"
-    encode = "encode"
-    sidecars = "sidecars"
-    build = "build"
-    audit = "audit"
-
-
-class AudioFormat(Enum):
-    """How convert stores audio."""
-
-    float32 = "float32"
-    flac = "flac"
-    none = "none"
-
-
-class PartialTail(Enum):
-    """What to do with a token text whose last group is cut short."""
-
-    error = "error"
-    drop = "drop"
-
-
-class Part(Enum):
-    """Part of the body that a motion tokenizer is trained on."""
-
-    upper = "upper"
-    hands = "hands"
-    lower = "lower"
-    face = "face"
-
-
-# Every field is MISSING: a default here would reset what config.yaml and the groups have set before (values live in
-# YAML), and a default of None would erase the chosen option of a group.
-@dataclass
-class Config:
-    """Root keys of every run."""
-
-    stage: Stage = MISSING
-    seed: int = MISSING
-    name: str | None = MISSING
-    tags: list[str] = MISSING
-    device: str = MISSING
-    resume: str | None = MISSING
-    ckpt: str | None = MISSING
-    dry_run: bool = MISSING
-    task: Any = MISSING
-    data: Any = MISSING
-    source: Any = MISSING
-    codec: Any = MISSING
-    features: Any = MISSING
-    model: Any = MISSING
-    loss: Any = MISSING
-    optim: Any = MISSING
-    logger: Any = MISSING
-    trainer: Any = MISSING
-
-
-@dataclass
-class ConvertConfig(Config):
-    """Root keys of task=convert."""
-
-    input: Input = MISSING
-    out: str = MISSING
-    audio_format: AudioFormat = MISSING
-    partial_tail: PartialTail = MISSING
-    max_seconds: float = MISSING
-    unit_rows: int = MISSING
-    max_batch_seconds: float | None = MISSING
-    tts_batch_size: int = MISSING
-    max_bad_fraction: float = MISSING
-    restart: bool = MISSING
-    tts: Any = MISSING
-
-
-@dataclass
-class ExtractConfig(Config):
-    """Root keys of task=extract."""
-
-    out: str = MISSING
-    stages: list[ExtractStage] = MISSING
-    normalize: Any = MISSING
-    encode: Any = MISSING
-    sidecars: Any = MISSING
-    producers: Any = MISSING
-    build: Any = MISSING
-    audit: Any = MISSING
-    strict: bool = MISSING
-    overwrite: bool = MISSING
-    list_missing: bool = MISSING
-    upgrade: bool = MISSING
-    max_batch_seconds: float | None = MISSING
-    max_bad_fraction: float = MISSING
-
-
-@dataclass
-class TrainTokenizerConfig(Config):
-    """Root keys of task=train_tokenizer."""
-
-    part: Part | None = MISSING
-
-
-@dataclass
-class LaughterConfig(Config):
-    """Root keys of task=laughter."""
-
-    shift: int = MISSING
-
-
-@dataclass
-class A2gConfig(Config):
-    """Root keys of task=a2g: the run-wide ones."""
-
-
-SCHEMAS: dict[str, type[Config]] = {
-    "convert": ConvertConfig,
-    "extract": ExtractConfig,
-    "train_tokenizer": TrainTokenizerConfig,
-    "laughter": LaughterConfig,
-    "a2g": A2gConfig,
-}
 
 
 class Recipes(SearchPathPlugin):

@@ -48,8 +48,9 @@ def launched(device: str = "auto") -> Ranks:
     if device == "cpu":
         _keep_large_buffers()
     if world > 1 and not torch.distributed.is_initialized():
-        # Only barriers and small Python objects travel, so gloo serves GPU ranks as well.
-        torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+        # Bulk work sends barriers and small Python objects, through gloo; training on GPUs sends gradients.
+        backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+        torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     return Ranks(rank, world, device)
 
 

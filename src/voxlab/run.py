@@ -1,6 +1,7 @@
 """One run: seed, run folder, provenance, loggers, the task itself, and how it ends. The only caller of instantiate."""
 
 import contextlib
+import inspect
 import logging
 import random
 import signal
@@ -24,7 +25,10 @@ from voxlab.storage import atomic_write_json, differences
 log = logging.getLogger(__name__)
 
 # May differ between a run and its resumption: who looks on, and what the launcher decides.
-_FREE_KEYS = ("resume", "name", "tags", "logger", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar")
+_FREE_KEYS = (
+    *("resume", "name", "tags", "logger", "fit.num_workers"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
+)
 
 
 def execute(settings: DictConfig) -> dict[str, Any]:
@@ -88,7 +92,9 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
     with _recorded(run_dir, ranks):
         seed_all(settings.seed)
         with _loggers(settings, plain, ranks, run_dir) as loggers:
-            summary = build(settings.task)(ranks=ranks, run_dir=run_dir)
+            task = build(settings.task)
+            curves = {"loggers": loggers} if "loggers" in inspect.signature(task).parameters else {}
+            summary = task(ranks=ranks, run_dir=run_dir, **curves)
             _log_summary(loggers, plain, summary)
         if ranks.is_first:
             atomic_write_json(run_dir / "metrics.json", summary)
@@ -114,7 +120,8 @@ def _refuse_other_run(run_dir: Path, plain: dict[str, Any]) -> None:
     if not path.is_file():
         return
     earlier: Any = OmegaConf.to_container(OmegaConf.load(path))
-    changed = [line for line in differences(earlier, plain) if not line.startswith(_FREE_KEYS)]
+    lines = differences(earlier, plain)
+    changed = [line for line in lines if not line.removeprefix("task.").startswith(_FREE_KEYS)]
     changed = [line for line in changed if not line.startswith("task.")] or changed  # task.seed repeats seed
     if changed:
         raise UserError(

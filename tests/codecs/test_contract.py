@@ -4,17 +4,32 @@ import importlib
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from tests.tiny_models import write_tiny_encodec, write_tiny_mimi, write_tiny_snac
+from tests.tiny_models import (
+    write_tiny_encodec,
+    write_tiny_mimi,
+    write_tiny_rvq,
+    write_tiny_rvq_wave,
+    write_tiny_snac,
+)
 from voxlab.codecs.base import Codec, CodecInfo, collate, single
 from voxlab.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "codec"
-WRITERS = {"snac": write_tiny_snac, "mimi": write_tiny_mimi, "encodec": write_tiny_encodec}
+WRITERS = {
+    "snac": write_tiny_snac,
+    "mimi": write_tiny_mimi,
+    "encodec": write_tiny_encodec,
+    "rvq": write_tiny_rvq,
+    "rvq_wave": write_tiny_rvq_wave,
+}
 
 
 def discover() -> dict[str, dict]:
@@ -37,10 +52,14 @@ def folders(tmp_path_factory):
     return {name: WRITERS[name](tmp_path_factory.mktemp(name)) for name in CONFIGS}
 
 
-def build(name: str, weights: str) -> Codec:
-    settings = dict(CONFIGS[name])
+def build(name: str, weights: str, **changes: str) -> Codec:
+    """Build the codec of a YAML as a run does, with the default vocoder."""
+    vocoder = yaml.safe_load((CONF.parent / "vocoder" / "griffin_lim.yaml").read_text())
+    root = OmegaConf.create({"vocoder": vocoder, "codec": CONFIGS[name] | {"weights": weights} | changes})
+    settings: Any = OmegaConf.to_container(root.codec, resolve=True)
     module, _, attribute = settings.pop("_target_").rpartition(".")
-    return getattr(importlib.import_module(module), attribute)(**(settings | {"weights": weights}))
+    nested = {key: instantiate(value, _convert_="all") for key, value in settings.items() if isinstance(value, dict)}
+    return getattr(importlib.import_module(module), attribute)(**(settings | nested))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +172,5 @@ def test_random_is_stamped_and_warns(name, caplog):
 
 
 def test_unknown_dtype_is_refused(name, folders):
-    settings = dict(CONFIGS[name])
-    module, _, attribute = settings.pop("_target_").rpartition(".")
     with pytest.raises(UserError, match="dtype='int4' is unknown"):
-        getattr(importlib.import_module(module), attribute)(**(settings | {"dtype": "int4"}))
+        build(name, str(folders[name]), dtype="int4")

@@ -19,6 +19,7 @@ from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, pad_row
 from voxlab.codecs.encodec_front import CausalFront, build_front, run_lstm
 from voxlab.codecs.encodec_models import MONO_24KHZ, STEREO_48KHZ, fill_codebooks
 from voxlab.codecs.encodec_package import to_package
+from voxlab.codecs.prefix import shorten
 from voxlab.codecs.runtime import check_dtype, exact_inference, fold_weight_norm, package_version
 from voxlab.errors import UserError
 
@@ -127,6 +128,10 @@ class Encodec:
         self._model.to(self.device)
         vars(self).pop("_front", None)
         return self
+
+    def with_codebooks(self, count: int) -> Self:
+        """Return this codec with its first `count` codebooks, for decoding; it shares the weights, see `shorten`."""
+        return shorten(self, count)
 
     @cached_property
     def _model(self) -> Any:

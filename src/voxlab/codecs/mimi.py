@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, stack, unstack, zero_past
+from voxlab.codecs.prefix import shorten
 from voxlab.codecs.random_init import shrink_biases, spread_entries
 from voxlab.codecs.runtime import check_dtype, compile_function, exact_inference, package_version
 from voxlab.errors import UserError
@@ -104,6 +105,10 @@ class Mimi:
         self.device = torch.device(device)
         self._model.to(self.device)
         return self
+
+    def with_codebooks(self, count: int) -> Self:
+        """Return this codec with its first `count` codebooks, for decoding; it shares the weights, see `shorten`."""
+        return shorten(self, count)
 
     @cached_property
     def _model(self) -> Any:

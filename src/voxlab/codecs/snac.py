@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from voxlab.codecs import weights as weight_files
 from voxlab.codecs.base import CodecInfo, Codes, check_codes, check_wav, item_seed, pad_rows, single, zero_past
+from voxlab.codecs.prefix import shorten, sum_entries
+from voxlab.codecs.random_init import spread_codes
 from voxlab.codecs.runtime import check_dtype, compile_function, exact_inference, fold_weight_norm, package_version
 from voxlab.errors import UserError
 
@@ -122,6 +124,10 @@ class Snac:
         self._model.to(self.device)
         return self
 
+    def with_codebooks(self, count: int) -> Self:
+        """Return this codec with its first `count` codebooks, for decoding; it shares the weights, see `shorten`."""
+        return shorten(self, count)
+
     @cached_property
     def _model(self) -> Any:
         package_version("snac", "snac")
@@ -209,7 +215,7 @@ class Snac:
             codebook[items, left // stride : (left + width) // stride].to(self.device)
             for codebook, stride in zip(codes.codebooks, self.info.strides, strict=True)
         ]
-        latents = self._model.quantizer.from_codes(rows)
+        latents = sum_entries(self._model.quantizer, rows)
         noise = self._noise_of([noises[i] for i in items] if noises else [], left, lengths)
         decoded = self._run(self._plans[1], latents, lengths, noise).float()
         hop = self.info.hop_length
@@ -333,17 +339,6 @@ def zero_tails(x: Tensor, valid: Tensor, scale: int) -> Tensor:
         return x
     keep = torch.arange(x.shape[-1], device=x.device) < (valid * scale)[:, None, None]
     return torch.where(keep, x, 0)
-
-
-@torch.no_grad()
-def spread_codes(model: Any) -> Any:
-    """Move the means of an untrained model's code vectors to zero, so that codes vary; uses the global RNG."""
-    samples = 20 * int(model.hop_length) * model.vq_strides[0]
-    residual = model.encoder(torch.linspace(0, 0.3, samples) * torch.randn(1, 1, samples))
-    for level in model.quantizer.quantizers:
-        level.in_proj.bias -= level.in_proj(residual).mean(dim=(0, 2))
-        residual = residual - level(residual)[0]
-    return model
 
 
 def _content_seed(codes: Codes) -> int:

@@ -15,7 +15,9 @@ RANDOM = "random"
 logger = logging.getLogger(__name__)
 
 
-def resolve(weights: str, names: Sequence[str], optional: Sequence[str] = (), *, codec: str) -> dict[str, Path]:
+def resolve(
+    weights: str, names: Sequence[str], optional: Sequence[str] = (), *, codec: str, group: str = "codec"
+) -> dict[str, Path]:
     """Find the files of a model, in a local folder or on the hub (its cache when offline).
 
     Args:
@@ -23,6 +25,7 @@ def resolve(weights: str, names: Sequence[str], optional: Sequence[str] = (), *,
         names: file names that must exist.
         optional: file names that are used where present.
         codec: word for error messages.
+        group: config group of that word: codec or vocoder.
 
     Returns:
         file name -> path, in the order of `names` then `optional`.
@@ -30,24 +33,24 @@ def resolve(weights: str, names: Sequence[str], optional: Sequence[str] = (), *,
     Raises:
         UserError: a file is missing; says which one, where it was looked for, and the key to set.
     """
-    folder = Path(weights).expanduser()
+    folder, owner = Path(weights).expanduser(), f"{group} {codec}"
     if folder.exists():
-        return _in_folder(folder, names, optional, codec)
+        return _in_folder(folder, names, optional, owner)
     if _is_path(weights):
-        raise _missing(codec, weights, names[0], f"{folder} does not exist")
-    return _on_hub(weights, names, optional, codec)
+        raise _missing(owner, weights, names[0], f"{folder} does not exist")
+    return _on_hub(weights, names, optional, owner)
 
 
-def _in_folder(folder: Path, names: Sequence[str], optional: Sequence[str], codec: str) -> dict[str, Path]:
+def _in_folder(folder: Path, names: Sequence[str], optional: Sequence[str], owner: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise _missing(codec, str(folder), names[0], f"{folder} is a file; a folder is needed")
+        raise _missing(owner, str(folder), names[0], f"{folder} is a file; a folder is needed")
     for name in names:
         if not (folder / name).is_file():
-            raise _missing(codec, str(folder), name, f"{folder} holds {sorted(p.name for p in folder.iterdir())[:12]}")
+            raise _missing(owner, str(folder), name, f"{folder} holds {sorted(p.name for p in folder.iterdir())[:12]}")
     return {name: folder / name for name in [*names, *optional] if (folder / name).is_file()}
 
 
-def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], codec: str) -> dict[str, Path]:
+def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], owner: str) -> dict[str, Path]:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -62,7 +65,7 @@ def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], codec: str
             if name in optional:
                 continue
             reason = f"looked in {constants.HF_HUB_CACHE} and on the hub ({type(error).__name__})"
-            raise _missing(codec, repo, name, reason) from error
+            raise _missing(owner, repo, name, reason) from error
     return found
 
 
@@ -70,11 +73,13 @@ def _is_path(weights: str) -> bool:
     return weights.startswith((".", "/", "~")) or weights.count("/") != 1 or Path(weights).suffix == ".safetensors"
 
 
-def _missing(codec: str, weights: str, name: str, reason: str) -> UserError:
+def _missing(owner: str, weights: str, name: str, reason: str) -> UserError:
+    group = owner.partition(" ")[0]
+    others = "random (untrained, for tests)" if group == "codec" else "vocoder=griffin_lim, which needs none"
     return UserError(
-        f"codec {codec}: {name} not found for weights '{weights}': {reason}.\n"
-        f"Allowed: a hub id, a local folder or file, or random (untrained, for tests).\n"
-        f"Set codec.weights=<folder or hub id>; on a machine without network, copy the files there first."
+        f"{owner}: {name} not found for weights '{weights}': {reason}.\n"
+        f"Allowed: a hub id, a local folder or file, or {others}.\n"
+        f"Set {group}.weights=<folder or hub id>; on a machine without network, copy the files there first."
     )
 
 

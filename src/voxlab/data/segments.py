@@ -3,11 +3,12 @@
 Which segment stands at an index depends on (seed, epoch, index) alone, not on workers or what was read before.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from math import gcd
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -100,6 +101,13 @@ class SegmentDataset(Dataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other random segments; to be called before an epoch, from the main process."""
         self._epoch.fill_(epoch)
+
+    def others(self, count: int, seed: int) -> Self:
+        """Return other random segments of the same recordings, `count` an epoch, with an epoch of their own."""
+        other = copy.copy(self)
+        other.seed, other._length, other._drawn = seed, count, None
+        other._epoch = torch.zeros_like(self._epoch)
+        return other
 
     @property
     def num_silent(self) -> int:

@@ -1,0 +1,1 @@
+"""Training losses: plain functions and modules on tensors."""

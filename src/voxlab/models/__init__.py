@@ -1,0 +1,1 @@
+"""Networks: nn.Modules and the descriptions they are built from."""
