@@ -53,7 +53,7 @@ MISTAKES = {
     "task=laughter": ["task=laughter is planned, not part of voxlab 0.1.0; this version runs: convert"],
     "task=a2g": ["task=a2g is planned"],
     "task=convert data=beat2": ["data=beat2 is planned", "this version runs: audiofolder, librispeech, voiceassistant"],
-    "task=convert codec=rvq": ["codec=rvq is planned", "mimi"],
+    "task=convert codec=motion_rvq": ["codec=motion_rvq is planned", "mimi"],
     "task=convert resume=nowhere": ["resume=nowhere: no run folder"],
     "-m task=laughter,a2g": ["task=laughter is planned"],
     "-m task=convert dry_run=true codec=none,mimi": ["not a sweep"],
@@ -103,7 +103,8 @@ def test_help_lists_groups_recipes_and_examples() -> None:
     for expected in (
         "task: a2g, convert, extract, laughter, train_tokenizer",
         "data: audiofolder, beat2, librispeech, podcastfillers, voiceassistant",
-        "codec: encodec, mimi, motion_rvq, none, rvq, snac",
+        "codec: encodec, mimi, motion_rvq, none, rvq, rvq_16k, rvq_legacy50, rvq_tiny, "
+        "rvq_wave, rvq_wave_tiny, snac, vocoder",
         "quickstart",
     ):
         assert expected in done.stdout

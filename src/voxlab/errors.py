@@ -1,6 +1,18 @@
 """Errors that are the user's to fix: printed as one message, without a traceback, with an exit code of their own."""
 
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
 from typing import Any
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    type(None): "null",
+}
 
 
 class UserError(Exception):
@@ -27,3 +39,40 @@ class AuditFailed(UserError):
     def __init__(self, message: str, outcome: Any = None) -> None:
         super().__init__(message)
         self.outcome = outcome
+
+
+def check_types(settings: Any, prefix: str) -> None:
+    """Check that the fields of a dataclass hold what they are declared as; a whole number passes as a number.
+
+    Args:
+        settings: with fields of plain values, sequences of these, and other dataclasses.
+        prefix: of the fields' names in messages, for example "fit.".
+
+    Raises:
+        UserError: names the field, what it holds and what is needed.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, wanted = getattr(settings, field.name), hints[field.name]
+        if not _fits(value, wanted):
+            raise UserError(f"{prefix}{field.name}={value!r}: give {_describe(wanted)}.")
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    kind, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if kind is types.UnionType:
+        return any(_fits(value, part) for part in parts)
+    if kind in (tuple, Sequence):
+        return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
+    if isinstance(value, bool):
+        return wanted is bool
+    return isinstance(value, int | float if wanted is float else wanted)
+
+
+def _describe(wanted: Any) -> str:
+    kind, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if kind is types.UnionType:
+        return " or ".join(_describe(part) for part in parts)
+    if kind in (tuple, Sequence):
+        return f"a list, each {_describe(parts[0])}"
+    return _WORDS.get(wanted) or str(wanted.__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 
 _WORDS: dict[str, tuple[str | None, ...]] = {
     "scale": ("htk", "slaney"),
@@ -51,6 +51,7 @@ class Mel:
     center: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self, "mel.")
         for name, allowed in _WORDS.items():
             if getattr(self, name) not in allowed:
                 words = ", ".join("null" if word is None else word for word in allowed)
@@ -75,6 +76,11 @@ class Mel:
     def log_floor(self) -> float:
         """Smallest value of the log-mel: that of silence."""
         return math.log(self.floor) if self.log == "ln" else math.log10(self.floor)
+
+    @property
+    def nats(self) -> float:
+        """How many nats one unit of the log-mel is: 1, or ln 10 where `log` is "log10"."""
+        return 1.0 if self.log == "ln" else math.log(10)
 
     def differences(self, other: "Mel") -> list[str]:
         """Return a line such as "num_bins: 100 -> 80" for each field that makes `other` another mel.

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from pathlib import Path
 
 import librosa
@@ -130,10 +131,18 @@ def test_what_can_not_be_measured_is_missing_and_not_a_number():
         measures.pesq(wav[:4000], wav[:4000], "wb")
     with pytest.raises(NotMeasurable, match="too short"):
         measures.stoi(wav[:6000], wav[:6000])
+    with pytest.raises(NotMeasurable, match="too short"):
+        measures.si_sdr(torch.tensor([0.1, 0.2]), torch.tensor([0.3, 0.1]))
     clicks = torch.zeros(48000)
     clicks[1000:3000] = 0.5
     with pytest.raises(NotMeasurable, match="30 frames"):
         measures.stoi(clicks, clicks)
+
+
+def test_pesq_is_missing_where_its_package_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    with pytest.raises(NotMeasurable, match="the package pesq is not installed"):
+        measures.pesq(bursts(), bursts(), "wb")
 
 
 def test_what_pesq_refuses_is_missing(monkeypatch):

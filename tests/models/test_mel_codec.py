@@ -255,8 +255,11 @@ def test_descriptions_survive_json() -> None:
         ({"kernel": 4}, "codec.architecture.kernel=4: must be odd"),
         ({"hidden": 12}, "codec.architecture.hidden=12: must be a multiple of 8"),
         ({"norm": "batch"}, "codec.architecture.norm='batch' is unknown; allowed: group, channel"),
+        ({"down": 4}, "codec.architecture.down=4: give a list, each a whole number"),
+        ({"down": [1, 2.5]}, r"codec.architecture.down=\[1, 2.5\]: give a list, each a whole number"),
+        ({"hidden": "wide"}, "codec.architecture.hidden='wide': give a whole number"),
     ],
-    ids=["no strides", "stride", "kernel", "hidden", "norm"],
+    ids=["no strides", "stride", "kernel", "hidden", "norm", "no list", "half a stride", "text"],
 )
 def test_bad_architectures_name_their_key(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -254,6 +255,14 @@ def test_a_codec_is_no_vocoder(tmp_path: Path) -> None:
 def test_a_vocoder_is_no_codec() -> None:
     with pytest.raises(UserError, match="codec=vocoder makes no codes"):
         _ = TrainableVocoder(architecture=TINY).info
+    with pytest.raises(UserError, match="codec=vocoder makes no codes"):
+        TrainableVocoder(architecture=TINY).to("cpu")
+
+
+@pytest.mark.parametrize(("name", "value"), [("dim", 0), ("layers", 1.5), ("hidden", "many")])
+def test_sizes_that_make_no_vocoder_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"codec.architecture.{name}={value!r}: "):
+        VocoderArchitecture(**{name: value})
 
 
 def test_an_uncentred_istft_vocoder_is_refused() -> None:

@@ -90,6 +90,8 @@ def test_the_description_is_plain_json_and_bad_ones_are_refused() -> None:
         WaveArchitecture(backbone="lstm")
     with pytest.raises(UserError, match="causal=true"):
         WaveArchitecture(backbone="seanet")
+    with pytest.raises(UserError, match=r"codec.architecture.latent=0: must be above 0"):
+        WaveArchitecture(latent=0)
 
 
 def test_snake_equals_its_formula_and_its_derivative() -> None:

@@ -1,9 +1,7 @@
 """A trained codec serves wherever a codec does: convert and extract through main.py give its own codes."""
 
 import json
-import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,85 +10,91 @@ import pytest
 import soundfile
 import torch
 
+from tests.tasks.command_lines import answers
 from tests.tiny_models import write_tiny_rvq, write_tiny_rvq_wave, write_tiny_snac
 from voxlab.audio import load as load_audio
 from voxlab.codecs import rvq
 from voxlab.codecs.token_files import read_tokens
 
-ROOT = Path(__file__).parents[2]
 WRITERS = {"rvq": write_tiny_rvq, "rvq_wave": write_tiny_rvq_wave}
+CONVERT = ["task=convert", "data=voiceassistant", "data.source=sample", "data.root=va", "source.weights=snac"]
+EXTRACT = ["task=extract", "data=audiofolder", "data.root=audio"]
+TRAIN = ["task=train_tokenizer", "data.source=sample", "data.subsets=null", "codec=rvq_tiny", "fit.num_workers=0"]
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "untrained": ([*EXTRACT, "codec=rvq"], "codec rvq: weights=null. Train one: python main.py task=train_tokenizer"),
+    "missing": ([*EXTRACT, "codec=rvq", "codec.weights=nowhere"], "nowhere does not exist"),
+    "family": ([*EXTRACT, "codec=rvq_wave", "codec.weights=trained"], "holds a network of family mel; use codec=rvq"),
+    "override": (
+        [*EXTRACT, "codec=rvq", "codec.weights=trained", "codec.architecture.hidden=64"],
+        "hidden: 64, but trained with 16",
+    ),
+    "codebooks": (
+        [*EXTRACT, "codec=rvq", "codec.weights=trained", "codec.num_codebooks=9"],
+        "num_codebooks=9; allowed: 1 to 8",
+    ),
+    "vocoder": ([*EXTRACT, "codec=vocoder"], "codec=vocoder makes no codes"),
+    "a learning rate in words": ([*TRAIN, "optim.lr=fast"], "optim.lr='fast'"),
+    "an unknown key": ([*TRAIN, "optim.learning_rate=0.1"], "optim.learning_rate: there is no such key"),
+    "long segments": ([*TRAIN, "fit.segment_seconds=60"], "segments of 60 s are longer than every recording"),
+}
 
 
-def main(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Run main.py in `folder` as a user does."""
-    command = [sys.executable, str(ROOT / "main.py"), *overrides, "logger=none", "device=cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+@dataclass(frozen=True)
+class Said:
+    """Exit code and output of each command line, all run in `folder`."""
+
+    folder: Path
+    answers: dict[str, tuple[int, str]]
 
 
-@pytest.fixture(params=list(WRITERS))
-def trained(request, tmp_path) -> tuple[str, Path, rvq.Rvq]:
-    """A run folder with an exported codec: its option, the folder, and the codec."""
-    run = tmp_path / "trained"
-    WRITERS[request.param](run / "codec")
-    return request.param, run, rvq.load(run)
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> Said:
+    folder = tmp_path_factory.mktemp("everywhere")
+    (folder / "audio").mkdir()
+    for clip in range(3):
+        samples = 0.1 * np.random.default_rng(clip).standard_normal(24000 + 1000 * clip)
+        soundfile.write(folder / "audio" / f"{clip}.wav", samples, 24000)
+    write_tiny_snac(folder / "snac")
+    write_tiny_rvq(folder / "trained" / "codec")
+    lines = {name: words for name, (words, _) in MISTAKES.items()}
+    for name, write in WRITERS.items():
+        write(folder / name / "codec")
+        codec = [f"codec={name}", f"codec.weights={name}"]
+        lines[f"convert {name}"] = [*CONVERT, *codec, f"out=converted-{name}"]
+        lines[f"extract {name}"] = [*EXTRACT, *codec, f"out=extracted-{name}"]
+    return Said(folder, answers(folder, {name: [*words, "logger=none", "device=cpu"] for name, words in lines.items()}))
 
 
-def test_convert_writes_the_codes_of_the_trained_codec(trained, tmp_path):
-    name, run, codec = trained
-    snac = write_tiny_snac(tmp_path / "snac")
-    made = main(
-        tmp_path,
-        *("task=convert", "data=voiceassistant", "data.source=sample", f"data.root={tmp_path / 'va'}"),
-        *(f"codec={name}", f"codec.weights={run}", f"source.weights={snac}", f"out={tmp_path / 'out'}"),
-    )
-    assert made.returncode == 0, made.stderr
-    rows = [row for path in sorted((tmp_path / "out").rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+@pytest.mark.parametrize("name", WRITERS)
+def test_convert_writes_the_codes_of_the_trained_codec(said, name):
+    code, text = said.answers[f"convert {name}"]
+    assert code == 0, text
+    codec, out = rvq.load(said.folder / name), said.folder / f"converted-{name}"
+    rows = [row for path in sorted(out.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     assert len(rows) == 20
     for row in rows[:3]:
         wav = torch.from_numpy(np.frombuffer(row["answer_audio"], "<f4").copy())
         assert np.array_equal(np.array(row[f"answer_{name}"]), codec.tokenize(wav).numpy())
-    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    settings = json.loads((out / "manifest.json").read_text())["settings"]
     assert settings["codec"]["weights_id"] == codec.info.weights_id
 
 
-def test_extract_writes_token_files_that_the_trained_codec_reads(trained, tmp_path):
-    name, run, codec = trained
-    (tmp_path / "audio").mkdir()
+@pytest.mark.parametrize("name", WRITERS)
+def test_extract_writes_token_files_that_the_trained_codec_reads(said, name):
+    code, text = said.answers[f"extract {name}"]
+    assert code == 0, text
+    codec, out = rvq.load(said.folder / name), said.folder / f"extracted-{name}"
     for clip in range(3):
-        samples = 0.1 * np.random.default_rng(clip).standard_normal(24000 + 1000 * clip)
-        soundfile.write(tmp_path / "audio" / f"{clip}.wav", samples, 24000)
-    made = main(
-        tmp_path,
-        *("task=extract", "data=audiofolder", f"data.root={tmp_path / 'audio'}"),
-        *(f"codec={name}", f"codec.weights={run}", f"out={tmp_path / 'out'}"),
-    )
-    assert made.returncode == 0, made.stderr
-    for clip in range(3):
-        wav, _ = load_audio(tmp_path / "out" / "normalized" / f"{clip}.wav", 24000)
-        file = read_tokens(tmp_path / "out" / "tokens" / f"{clip}.safetensors")
+        wav, _ = load_audio(out / "normalized" / f"{clip}.wav", 24000)
+        file = read_tokens(out / "tokens" / f"{clip}.safetensors")
         assert (file.codec, file.weights_id) == (name, codec.info.weights_id)
         assert torch.equal(torch.stack([book[0] for book in file.codes.codebooks]), codec.tokenize(wav))
         assert codec.decode(file.codes)[1].tolist() == [wav.shape[-1]]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["codec=rvq"], "codec rvq: weights=null. Train one: python main.py task=train_tokenizer"),
-        (["codec=rvq", "codec.weights=nowhere"], "nowhere does not exist"),
-        (["codec=rvq_wave", "codec.weights=trained"], "holds a network of family mel; use codec=rvq"),
-        (["codec=rvq", "codec.weights=trained", "codec.architecture.hidden=64"], "hidden: 64, but trained with 16"),
-        (["codec=rvq", "codec.weights=trained", "codec.num_codebooks=9"], "num_codebooks=9; allowed: 1 to 8"),
-        (["codec=vocoder"], "codec=vocoder makes no codes"),
-    ],
-    ids=["untrained", "missing", "family", "override", "codebooks", "vocoder"],
-)
-def test_bad_settings_end_with_one_message_and_exit_code_2(tmp_path, overrides, message):
-    write_tiny_rvq(tmp_path / "trained" / "codec")
-    (tmp_path / "audio").mkdir()
-    soundfile.write(tmp_path / "audio" / "a.wav", np.zeros(24000), 24000)
-    made = main(tmp_path, "task=extract", "data=audiofolder", f"data.root={tmp_path / 'audio'}", *overrides)
-    assert made.returncode == 2, made.stderr
-    assert message in made.stderr
-    assert "Traceback" not in made.stderr
+@pytest.mark.parametrize("name", MISTAKES)
+def test_bad_settings_end_with_one_message_and_exit_code_2(said, name):
+    code, text = said.answers[name]
+    assert code == 2, text
+    assert MISTAKES[name][1] in text
+    assert "Traceback" not in text

@@ -444,6 +444,17 @@ def test_files_that_can_not_be_reconstructed(tmp_path):
         reconstruct(str(tmp_path / "bad.wav"), tmp_path)
     with pytest.raises(UserError, match="is the file to read"):
         reconstruct(str(tmp_path / "bad.wav"), tmp_path, out=str(tmp_path / "bad.wav"))
+    with pytest.raises(UserError, match=r"out=.*x\.flac: reconstructions are WAV files"):
+        reconstruct(str(tmp_path / "bad.wav"), tmp_path, out=str(tmp_path / "x.flac"))
+
+
+def test_a_file_that_the_codec_refuses_is_named(root, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("an item of 2.5 s; allowed are 1")
+
+    monkeypatch.setattr(Pcm, "encode", refuse)
+    with pytest.raises(UserError, match=r"audio=.*take0\.wav: an item of 2\.5 s; allowed are 1"):
+        reconstruct(str(root / "speaker0" / "take0.wav"), tmp_path)
 
 
 def test_both_stages_through_their_configuration(composed, tmp_path, root, tiny_snac):

@@ -1,5 +1,6 @@
 """task=train_tokenizer, stage=fit: what a run leaves behind, exact resume, start weights, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 
 from tests.tasks.tokenizer_runs import FIT, LOSS, TINY, sample, states, train
 from voxlab.codecs.rvq import Rvq
+from voxlab.codecs.vocoder_files import Istft, TrainableVocoder
 from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.librispeech import LibriSpeech
 from voxlab.errors import UserError
+from voxlab.mel import Mel
 from voxlab.models.tokenizer import files
+from voxlab.models.tokenizer.istft_vocoder import VocoderArchitecture
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
 from voxlab.tasks.optim import AdamWCosine
@@ -107,6 +111,68 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert (tmp_path / "cut" / "codec" / name).read_bytes() == (whole[0] / "codec" / name).read_bytes()
 
 
+def test_a_run_that_is_cut_while_it_exports_exports_again(
+    whole: tuple[Path, dict[str, Any]], corpus: LibriSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint that names the best step must not be there before the export of that step is."""
+    export = files.export
+
+    def stop(*given: Any) -> Path:
+        if given[-1]["step"] == whole[1]["best_step"]:
+            raise RuntimeError("power cut")
+        return export(*given)
+
+    fit = {"audio_every": 4, "num_clips": 1, "keep_every": 4}
+    monkeypatch.setattr(files, "export", stop)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tmp_path / "cut", corpus, fit=fit)
+    monkeypatch.undo()
+    assert train(tmp_path / "cut", corpus, fit=fit)["best_step"] == whole[1]["best_step"]
+    for name in ("codec.safetensors", "codec.json"):
+        assert (tmp_path / "cut" / "codec" / name).read_bytes() == (whole[0] / "codec" / name).read_bytes()
+
+
+def test_a_run_that_goes_on_with_other_recordings_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = _noise(tmp_path / "audio")
+    train(tmp_path / "run", folder, trainer={"max_steps": 2})
+    caplog.clear()
+    train(tmp_path / "run", folder, trainer={"max_steps": 2})
+    assert "the recordings are not those" not in caplog.text
+    _noise(tmp_path / "audio", seed=1)
+    train(tmp_path / "run", folder, trainer={"max_steps": 2})
+    assert "the recordings are not those that this run began with" in caplog.text
+
+
+def test_silent_validation_does_not_end_the_run(tmp_path: Path) -> None:
+    folder = _noise(tmp_path / "audio")
+    soundfile.write(tmp_path / "audio" / "validation" / "3.wav", np.zeros(22050), 22050)
+    summary = train(tmp_path / "run", folder, trainer={"max_steps": 2})
+    assert summary["val_mel_l1_constant"] == 0
+    assert "val_mel_l1_share" not in summary
+
+
+def test_errors_are_in_nats_whatever_the_logarithm(corpus: LibriSpeech, tmp_path: Path) -> None:
+    found = []
+    for log in ("ln", "log10"):
+        codec = Rvq(weights=None, architecture=dataclasses.replace(TINY, mel=Mel(log=log)), vocoder=GriffinLim())
+        found.append(train(tmp_path / log, corpus, codec=codec, trainer={"max_steps": 1, "val_check_interval": 1}))
+    for name in ("val_mel_l1_constant", "val_mel_l1"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-4)
+
+
+def test_a_vocoder_trains_and_serves(corpus: LibriSpeech, tmp_path: Path) -> None:
+    architecture = VocoderArchitecture(dim=8, hidden=8, layers=1)
+    loss = {"vocoder": {**LOSS["vocoder"], "discriminators": "msstft", "adv_start_step": 2}}
+    trainer = {"max_steps": 3, "val_check_interval": 3}
+    summary = train(
+        tmp_path / "run", corpus, codec=TrainableVocoder(architecture=architecture), loss=loss, trainer=trainer
+    )
+    assert summary["family"] == "vocoder"
+    assert "bitrate" not in summary
+    wav = Istft(weights=str(tmp_path / "run"))(torch.zeros(1, 100, 5), architecture.mel)
+    assert wav.shape == (1, 1, 5 * 256)
+
+
 def test_training_lowers_the_held_out_error(corpus: LibriSpeech, tmp_path: Path) -> None:
     settings = {"warmup_steps": 20, "ema_decay": 0.9}
     trainer = {"max_steps": 100, "val_check_interval": 20}
@@ -133,8 +199,6 @@ def test_start_weights_are_those_of_the_file(
 def test_start_weights_of_another_shape_are_refused(
     whole: tuple[Path, dict[str, Any]], corpus: Any, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     codec = Rvq(weights=None, architecture=dataclasses.replace(TINY, hidden=24), vocoder=GriffinLim())
     with pytest.raises(UserError, match=r"hidden: 16 -> 24"):
         train(tmp_path / "run", corpus, codec=codec, ckpt=str(whole[0]))
@@ -157,13 +221,17 @@ def test_without_validation_the_last_step_is_the_best(corpus: LibriSpeech, tmp_p
 
 
 def test_a_folder_of_any_audio_trains_as_well(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
+    assert train(tmp_path / "run", _noise(tmp_path / "audio"), trainer={"max_steps": 2})["steps"] == 2
+
+
+def _noise(root: Path, seed: int = 0) -> AudioFolder:
+    """Write four stereo files, one of them for validation."""
+    generator = np.random.default_rng(seed)
     for number in range(4):
-        name = tmp_path / "audio" / ("validation" if number == 3 else "train") / f"{number}.wav"
+        name = root / ("validation" if number == 3 else "train") / f"{number}.wav"
         name.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(name, 0.1 * generator.normal(size=(22050, 2)), 22050)
-    folder = AudioFolder(root=str(tmp_path / "audio"), splits="folder")
-    assert train(tmp_path / "run", folder, trainer={"max_steps": 2})["steps"] == 2
+    return AudioFolder(root=str(root), splits="folder")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -186,6 +254,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ranks": ({"ranks": Ranks(0, 3)}, r"fit.batch_size=4 segments can't be dealt evenly to 3 ranks"),
     "devices": ({"trainer": {"devices": 2}}, r"ask for 2 processes, but 1 were started. Use torchrun"),
     "accumulate": ({"trainer": {"accumulate_grad_batches": 2}}, r"trainer.accumulate_grad_batches=2 does not go"),
+    "epochs": ({"trainer": {"max_epochs": 2}}, r"trainer.max_epochs=2 does not go(.|\n)*trainer.max_steps"),
+    "short epoch": ({"fit": {"segments_per_epoch": 3}}, r"segments_per_epoch=3: an epoch has .* give 4 \(fit.batch"),
+    "loudness": ({"fit": {"loudness": [-30]}}, r"fit.loudness=\[-30\]: give the lowest and the highest"),
+    "loud words": ({"fit": {"loudness": ["low", "high"]}}, r"fit.loudness=\['low', 'high'\]: give a list, each a num"),
+    "seconds": ({"fit": {"segment_seconds": "long"}}, r"fit.segment_seconds='long': give a number"),
+    "switch": ({"fit": {"resample": "maybe"}}, r"fit.resample='maybe': give true or false"),
+    "rate": ({"fit": {"resample": False}}, r"16000 Hz: of .*fit.resample=true"),
+    "weight": ({"loss": {"mel": {**LOSS["mel"], "l1": "much"}}}, r"loss.mel.l1='much': give a number"),
     "steps": ({"trainer": {"max_steps": 0}}, r"trainer.max_steps=0"),
     "long": ({"fit": {"segment_seconds": 60}}, r"segments of 60 s are longer than every recording"),
     "codec": ({"codec": None}, r"codec=none can't be trained: choose codec=rvq"),

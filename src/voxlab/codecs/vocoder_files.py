@@ -229,6 +229,10 @@ class TrainableVocoder:
 
     @property
     def info(self) -> NoReturn:
+        """Refuse, see `to`."""
+        self.to("cpu")
+
+    def to(self, device: torch.device | str) -> NoReturn:
         """Refuse: a vocoder is no codec.
 
         Raises:

@@ -245,9 +245,7 @@ def _check_headers(headers: Sequence[Header], sample_rate: int, segment_seconds:
     others = Counter(header.sample_rate for header in headers if header.sample_rate != sample_rate)
     rates = ", ".join(f"{count} of {rate} Hz" for rate, count in sorted(others.items()))
     if others and not resample:
-        raise UserError(
-            f"{rates}: of {len(headers)} files, where {sample_rate} Hz is wanted. Allow data.resample=true."
-        )
+        raise UserError(f"{rates}: of {len(headers)} files, where {sample_rate} Hz is wanted. Allow fit.resample=true.")
     if others:
         log.info("resampled to %d Hz: %s", sample_rate, rates)
     several = sum(header.channels > 1 for header in headers)

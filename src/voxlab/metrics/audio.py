@@ -160,11 +160,13 @@ def si_sdr(reference: Tensor, output: Tensor) -> Decibels:
     Source: Le Roux et al. 2019, "SDR - half-baked or well done?".
 
     Raises:
-        NotMeasurable: a signal is silent: the ratio would be 0 dB, which looks like a result.
+        NotMeasurable: a signal is silent (the ratio would be 0 dB, which looks like a result), or so short that it is
+            like any other (two samples: 150 dB).
     """
     from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
     _need_sound(reference, output)
+    _need_samples(reference, 1025)
     value = float(scale_invariant_signal_distortion_ratio(output.double(), reference.double(), zero_mean=True))
     return _finite(value)
 
@@ -178,9 +180,13 @@ def pesq(reference: Tensor, output: Tensor, band: str) -> float:
         band: "wb" (ITU-T P.862.2) or "nb" (P.862.1).
 
     Raises:
-        NotMeasurable: a signal is silent or without an utterance, or shorter than a quarter of a second.
+        NotMeasurable: a signal is silent or without an utterance, or shorter than a quarter of a second; or the
+            package pesq is not installed.
     """
-    from pesq import PesqError
+    try:
+        from pesq import PesqError
+    except ImportError as error:
+        raise NotMeasurable("the package pesq is not installed") from error
     from torchmetrics.functional.audio import perceptual_evaluation_speech_quality
 
     rate = {"wb": SPEECH_RATE, "nb": NARROW_RATE}[band]

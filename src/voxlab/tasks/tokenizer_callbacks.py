@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
+_NEXT = "next.ckpt"  # becomes last.ckpt
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -157,16 +158,19 @@ class Checkpoints(Callback):
         keeps = fit.keep_every is not None and step % fit.keep_every == 0
         if not (always or final or keeps or step % fit.save_every == 0):
             return
-        trainer.save_checkpoint(folder / LAST, weights_only=False)
+        # Renamed after all that hangs on it is written: a run killed meanwhile goes on from the one before and does
+        # this again. Otherwise it could go on believing in an export that was never made.
+        trainer.save_checkpoint(folder / _NEXT, weights_only=False)
         if not trainer.is_global_zero:
             return
         for name, wanted in ((BEST, is_best), (f"step-{step:07d}.ckpt", keeps)):
             if wanted:
                 with atomic_path(folder / name) as temporary:
-                    shutil.copyfile(folder / LAST, temporary)
+                    shutil.copyfile(folder / _NEXT, temporary)
         if is_best:
             facts = {**module.facts, **self.best}
             files.export(module.ema_network, module.architecture, self.run_dir / files.SUBFOLDER, facts)
+        (folder / _NEXT).replace(folder / LAST)
 
 
 def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:

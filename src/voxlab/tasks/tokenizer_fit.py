@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 # Keys of the trainer group that the loop itself looks after, or that would break it.
 _OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
-_REFUSED = {"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0}
+_REFUSED: dict[str, Any] = {
+    **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
+    **{"max_epochs": None, "min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
+}
 
 
 def fit(
@@ -106,7 +109,10 @@ def _check(fit: Fit, keys: Mapping[str, Any], ranks: Ranks) -> None:
         )
     for name, neutral in _REFUSED.items():
         if keys.get(name, neutral) not in (neutral, None):
-            raise UserError(f"trainer.{name}={keys[name]} does not go with task=train_tokenizer; leave it out.")
+            raise UserError(
+                f"trainer.{name}={keys[name]} does not go with task=train_tokenizer; leave it out. "
+                "The run ends after trainer.max_steps."
+            )
     processes = _number(keys.get("devices"), 1) * _number(keys.get("num_nodes"), 1)
     if processes != ranks.world:
         raise UserError(
@@ -159,6 +165,9 @@ def _module(
 ) -> TokenizerModule:
     if architecture.family not in loss:
         raise UserError(f"loss has no node {architecture.family}: choose loss=tokenizer.")
+    for name, weight in loss[architecture.family].items():
+        if name != "discriminators" and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+            raise UserError(f"loss.{architecture.family}.{name}={weight!r}: give a number.")
     if architecture.family == "mel":
         from voxlab.tasks.tokenizer_mel import MelModule as Module
     else:
@@ -204,6 +213,7 @@ def _trainer(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[An
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and which accelerators there are not
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # the averaged weights are
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
     return trainer.func(**{**keys, **ours})
 
 
@@ -234,8 +244,10 @@ def _finish(
     summary: dict[str, Any] = {"steps": module.step, "best_step": best.pop("step", None), **facts}
     summary |= {name.replace("/", "_"): value for name, value in best.items() if "/use/" not in name}
     if data.val_set is not None and module.architecture.family == "mel":
-        summary["val_mel_l1_constant"] = data.measure_constant(module.compute_log_mel)
-        summary["val_mel_l1_share"] = summary["val_mel_l1"] / summary["val_mel_l1_constant"]
+        constant = data.measure_constant(module.compute_log_mel) * module.architecture.mel.nats
+        summary["val_mel_l1_constant"] = constant
+        if constant > 0:  # not where all validation segments are silent
+            summary["val_mel_l1_share"] = summary["val_mel_l1"] / constant
     silent = data.train_set.num_silent
     summary["silent_recordings"] = silent
     summary |= {"codec": str(run_dir / files.SUBFOLDER), "best": str(run_dir / CHECKPOINTS / BEST)}

@@ -27,7 +27,7 @@ class MelModule(TokenizerModule):
         if not self.is_warming_up:
             loss = loss + weights["commitment"] * commitment
         mel = self.architecture.mel
-        unit = self.network.mel_std * (1.0 if mel.log == "ln" else math.log(10))
+        unit = self.network.mel_std * mel.nats
         nats = l1.detach() * unit
         losses = {"loss": loss, "mel_l1": nats, "mel_l1_db": nats * 20 / math.log(10) / mel.power, "mel_mse": mse}
         losses["commit"] = commitment

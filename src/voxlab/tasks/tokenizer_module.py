@@ -5,6 +5,7 @@ its losses and, where one descent a step is not enough, its `training_step`.
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ from voxlab.models.tokenizer.output import Output
 from voxlab.tasks.optim import AdamWCosine
 from voxlab.tasks.tokenizer_settings import MAX_SKIPPED, Fit, Loop
 from voxlab.tasks.tokenizer_usage import CodebookUse, count_codes, valid_codes
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 _DROPOUT, _REVIVAL, _POOL = 1, 2, 3  # purposes of random numbers
@@ -298,6 +301,13 @@ class TokenizerModule(LightningModule):
         state = checkpoint["voxlab"]
         self.step, self.num_skipped, self.calibrated = state["step"], state["num_skipped"], state["calibrated"]
         self._stored_use = state.get("use")
+        before, now = (facts.get("data") for facts in (state["facts"], self.facts))
+        if before != now:
+            log.warning(
+                "the recordings are not those that this run began with (%s, now %s): it goes on with them, but its "
+                "result is not that of an uninterrupted run.",
+                *(before, now),
+            )
 
 
 @torch.no_grad()

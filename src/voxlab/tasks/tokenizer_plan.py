@@ -22,11 +22,11 @@ def plan(
 ) -> dict[str, Any]:
     """Return what the run will do, ready to be printed."""
     batch_seconds = fit.batch_size * fit.segment_seconds
-    sizes = {name: getattr(architecture, name) for name in ("frame_rate", "bitrate", "tokens_per_second")}
+    sizes = files.rates(architecture)
     values = {
         "family": architecture.family,
         "sample_rate": architecture.sample_rate,
-        **({name: round(value, 4) for name, value in sizes.items()} if architecture.family != "vocoder" else {}),
+        **{name: round(sizes[name], 4) for name in ("frame_rate", "bitrate", "tokens_per_second") if name in sizes},
         "parameters": count_parameters(network),
         "train_hours": round(data.seconds / 3600, 4),
         "train_recordings": len(data.train_set.items),

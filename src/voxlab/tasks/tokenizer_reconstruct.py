@@ -15,14 +15,19 @@ from voxlab.tasks.tokenizer_summary import rates_of
 
 log = logging.getLogger(__name__)
 
+_OTHER_AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
+
 
 def target_of(source: Path, out: str | None, run_dir: Path) -> Path:
     """Return the WAV file to write: `out` itself, or `<name>.rec.wav` in the folder that it names.
 
     Raises:
-        UserError: that would overwrite the source.
+        UserError: that would overwrite the source, or `out` is a file of another kind.
     """
-    named = out is not None and Path(out).suffix.lower() == ".wav"
+    ending = "" if out is None else Path(out).suffix.lower()
+    if ending in _OTHER_AUDIO:
+        raise UserError(f"out={out}: reconstructions are WAV files. Give a name that ends in .wav, or a folder.")
+    named = ending == ".wav"
     target = Path(str(out)) if named else Path(out or run_dir) / f"{source.stem}.rec.wav"
     if target.resolve() == source.resolve():
         raise UserError(f"out={out} is the file to read. Choose another name.")
@@ -36,7 +41,10 @@ def reconstruct(codec: Codec, source: Path, target: Path, seed: int) -> dict[str
     notes = [f"{len(wav)} channels averaged to one"] if len(wav) > 1 else []
     notes += [f"resampled from {rate} to {info.sample_rate} Hz"] if rate != info.sample_rate else []
     mono = audio.to_mono(wav)
-    codes, output = roundtrip(codec, codec_input(mono, rate, info), source.stem, seed)
+    try:
+        codes, output = roundtrip(codec, codec_input(mono, rate, info), source.stem, seed)
+    except ValueError as error:
+        raise UserError(f"audio={source}: {error}") from error
     tokens, picture = target.with_suffix(suffix(info)), target.with_suffix(".png")
     storage.atomic_write_bytes(target, audio.encode_wav(output, info.sample_rate))
     write_tokens(tokens, codes, info)

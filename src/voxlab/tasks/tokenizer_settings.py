@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from voxlab.audio import Decibels, Seconds
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 
 _SEGMENTS: dict[str, tuple[int, Seconds]] = {"mel": (16, 3.0), "wave": (32, 1.0), "vocoder": (32, 1.0)}
 _CLIP = {"mel": 1.0, "wave": 10.0, "vocoder": 10.0}
@@ -40,6 +40,7 @@ class Fit:
     on_nan: str = "stop"
 
     def __post_init__(self) -> None:
+        check_types(self, "fit.")
         for name, lowest in (
             *(("batch_size", 1), ("save_every", 1), ("num_workers", 0), ("warmup_steps", 0), ("audio_every", 0)),
             *(("num_clips", 0), ("keep_every", 1), ("pool_size", 1), ("val_segments", 1)),
@@ -51,6 +52,13 @@ class Fit:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise UserError(f"fit.{name}={value!r}: give a number from 0 to 1.")
+        if self.loudness is not None and len(self.loudness) != 2:
+            raise UserError(f"fit.loudness={list(self.loudness)}: give the lowest and the highest in LUFS, or null.")
+        if self.segments_per_epoch is not None and self.segments_per_epoch < self.batch_size:
+            raise UserError(
+                f"fit.segments_per_epoch={self.segments_per_epoch}: an epoch has at least one batch; give "
+                f"{self.batch_size} (fit.batch_size) or more, or null."
+            )
         if self.on_nan not in ("stop", "skip"):
             raise UserError(f"fit.on_nan={self.on_nan}: choose stop or skip.")
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 from voxlab.mel import LogMel, Mel
 from voxlab.models.tokenizer.output import Output
 from voxlab.models.tokenizer.vocoders import repeat_last_frame
@@ -29,7 +29,7 @@ class VocoderArchitecture:
         layers: blocks.
 
     Raises:
-        UserError: the mel is not centred.
+        UserError: a size below 1, or the mel is not centred.
     """
 
     family: ClassVar[str] = "vocoder"
@@ -39,6 +39,10 @@ class VocoderArchitecture:
     layers: int = 8
 
     def __post_init__(self) -> None:
+        check_types(self, "codec.architecture.")
+        for name in ("dim", "hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"codec.architecture.{name}={getattr(self, name)}: must be above 0")
         if not self.mel.center:
             raise UserError("codec.architecture.mel.center=false does not fit an ISTFT vocoder; set it to true")
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 from voxlab.mel import LogMel, Mel
 from voxlab.models.tokenizer.masked_layers import (
     ChannelNorm,
@@ -50,6 +50,7 @@ class MelArchitecture(Rates):
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
 
     def __post_init__(self) -> None:
+        check_types(self, "codec.architecture.")
         object.__setattr__(self, "down", tuple(self.down))
         prefix = "codec.architecture"
         if not self.down or min(self.down) < 1 or max(self.down) > self.kernel:

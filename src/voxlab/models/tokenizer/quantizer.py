@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 from voxlab.models.tokenizer.distance import find_nearest
 from voxlab.models.tokenizer.kmeans import cluster
 from voxlab.models.tokenizer.ranks import gather_from_ranks, rank_and_world, send_from_first, sum_over_ranks
@@ -40,6 +40,7 @@ class QuantizerSettings:
     revive_ratio: float = 0.1
 
     def __post_init__(self) -> None:
+        check_types(self, "codec.architecture.quantizer.")
         ranges = {
             "num_codebooks": self.num_codebooks >= 1,
             "codebook_size": self.codebook_size >= 2,

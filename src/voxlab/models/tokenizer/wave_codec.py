@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, check_types
 from voxlab.models.tokenizer.masks import length_mask
 from voxlab.models.tokenizer.output import Output
 from voxlab.models.tokenizer.quantizer import Quantized, QuantizerSettings
@@ -31,7 +31,7 @@ class WaveArchitecture(Rates):
         quantizer: the residual quantizer.
 
     Raises:
-        UserError: a stride below 2, an unknown backbone, or seanet without causal.
+        UserError: a value that is not allowed: a stride below 2, an unknown backbone, seanet without causal.
     """
 
     family: ClassVar[str] = "wave"
@@ -44,9 +44,13 @@ class WaveArchitecture(Rates):
     quantizer: QuantizerSettings = field(default_factory=lambda: QuantizerSettings(codebook_dim=128))
 
     def __post_init__(self) -> None:
+        check_types(self, "codec.architecture.")
         object.__setattr__(self, "strides", tuple(self.strides))
         if not self.strides or min(self.strides) < 2:
             raise UserError(f"codec.architecture.strides={list(self.strides)}: each must be a whole number from 2 on")
+        for name in ("sample_rate", "width", "latent"):
+            if getattr(self, name) < 1:
+                raise UserError(f"codec.architecture.{name}={getattr(self, name)}: must be above 0")
         if self.backbone not in ("snake", "seanet"):
             raise UserError(f"codec.architecture.backbone={self.backbone!r} is unknown; allowed: snake, seanet")
         if self.backbone == "seanet" and not self.causal:
