@@ -20,8 +20,13 @@ if [ "$gpus" -gt 1 ]; then
     launcher=("$python" -m torch.distributed.run "--nproc_per_node=$gpus")
 fi
 place="hydra.run.dir=$run"
-if [ -f "$run/config.yaml" ]; then
+if [ -f "$run/checkpoints/last.ckpt" ]; then
     place="resume=$run"
 fi
 "${launcher[@]}" main.py "${arguments[@]}" "$place"
-"$python" main.py task=train_tokenizer stage=test "data.root=$root" data.subsets=null "codec.weights=$run"
+# On the split that it was validated on: the same corpus, dealt in the same way.
+corpus=()
+for argument in "$@"; do
+    case $argument in data=* | data.* | test.* | device=*) corpus+=("$argument") ;; esac
+done
+"$python" main.py task=train_tokenizer stage=test "data.root=$root" "codec.weights=$run" "${corpus[@]}"

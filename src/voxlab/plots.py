@@ -20,6 +20,7 @@ _DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
 _INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
 _LEFT_OF_NUMBERS = 0.75  # inches, for labels like 0.00012
 _LEGEND_COLUMNS = 3
+_FEW_POINTS = 3  # a line of fewer would not be seen
 _FILL = "#5b8def"
 _MARGINS = (0.42, 0.7, 0.4, 0.08)  # inches left, right, below, above: fixed, so that time axes line up in a card
 
@@ -118,7 +119,7 @@ def plot_curves(
     chart, axes = _new_figure(size, _LEFT_OF_NUMBERS, _MARGINS[3] + 0.16 * lines)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     for name, (x, y) in curves.items():
-        axes.plot(x, y, linewidth=1.2, label=name)
+        axes.plot(x, y, linewidth=1.2, label=name, marker="." if len(x) < _FEW_POINTS else None)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if len(curves) > 1:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _LEGEND_COLUMNS, "borderpad": 0}

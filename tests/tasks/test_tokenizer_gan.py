@@ -114,10 +114,10 @@ def test_twenty_adversarial_steps() -> None:
     assert [index for index, _ in module.moved] == [0] * 4 + [1, 0] * 20
     assert all(moved == [index == 0, index == 1] for index, moved in module.moved)
     assert all(torch.tensor(list(row.values())).isfinite().all() for row in module.rows)
-    assert [set(row) for row in module.rows[:4]] == [{"mel_ms", "loss", "commitment"}] * 4
+    assert [set(row) for row in module.rows[:4]] == [{"mel_ms", "loss", "commit"}] * 4
     for row in module.rows[4:]:
         assert row["gan/feat"] > 0
-        expected = 15 * row["mel_ms"] + row["gan/adv"] + 2 * row["gan/feat"] + 0.25 * row["commitment"]
+        expected = 15 * row["mel_ms"] + row["gan/adv"] + 2 * row["gan/feat"] + 0.25 * row["commit"]
         assert row["loss"] == pytest.approx(expected, rel=1e-5)
     assert module.rows[-1]["gan/d_loss"] < module.rows[4]["gan/d_loss"]
     assert set(module.grad_norms) == {0, 1}
@@ -129,7 +129,7 @@ def test_the_average_and_the_evaluation_leave_the_discriminators_alone() -> None
     batch = {"wav": voice(4800, 50)[None], "lengths": torch.tensor([4800])}
     module.validation_step(batch, 0)
     taken = module.take_validation()
-    assert set(taken) == {"mel_ms", "loss", "commitment"}
+    assert set(taken) == {"mel_ms", "loss", "commit"}
     total, weight = taken["mel_ms"]
     with torch.no_grad():
         output = module.run_average(batch)

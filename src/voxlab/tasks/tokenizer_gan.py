@@ -65,7 +65,7 @@ class GanModule(TokenizerModule):
         distance = self.mel_distance(output.output, output.target, output.mask, across_ranks=training)
         losses = {"mel_ms": distance, "loss": self.loss["mel"] * distance}
         if output.quantized is not None:
-            losses["commitment"] = output.quantized.commitment
+            losses["commit"] = output.quantized.commitment
             losses["loss"] = losses["loss"] + self.loss["commitment"] * output.quantized.commitment
         return losses
 

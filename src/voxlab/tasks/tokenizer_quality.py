@@ -181,8 +181,9 @@ def _speed(work: _Work, results: Sequence[Result], device: str) -> dict[str, Any
 def _write(work: _Work, quality: Quality, corpus: AudioCorpus, run_dir: Path) -> None:
     """Write tables, plots, clips and pages."""
     clips = tokenizer_files.write_clips(_clips(work, quality), run_dir / "audio")
+    splits = {item.split for item in work.items}
     about = {
-        "corpus": str(corpus.folder),
+        "corpus": f"{corpus.folder}, {'all recordings' if len(splits) > 1 else f'split {splits.pop()}'}",
         "codec": work.codec.fingerprint(),
         "settings": dataclasses.asdict(work.settings),
         "seed": work.seed,
@@ -192,8 +193,9 @@ def _write(work: _Work, quality: Quality, corpus: AudioCorpus, run_dir: Path) ->
     tokenizer_files.write_tables(quality, about, run_dir)
     tokenizer_report.write_page(quality, about, clips, run_dir)
     tokenizer_report.tell(quality)
+    log.info("measured: %d recordings of %s\nreport: %s", len(work.items), about["corpus"], run_dir / "report.html")
     if (run_dir.parent / "multirun.yaml").is_file():
-        tokenizer_compare.compare(run_dir.parent)
+        log.info("comparison: %s", tokenizer_compare.compare(run_dir.parent))
 
 
 def _clips(work: _Work, quality: Quality) -> list[tokenizer_files.Reconstruction]:

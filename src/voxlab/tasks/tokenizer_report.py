@@ -132,7 +132,7 @@ def _anchor_tables(quality: Quality) -> Iterator[Section]:
         own += [quality.means[name].mean if name in quality.means else None for name in names]
         rows = [_anchor_row(anchor, names) for anchor in anchors]
         columns = ["codec", "kbit/s", *(LABELS[name].label if name in LABELS else "UTMOS" for name in names)]
-        yield report.table(f"Published: {source}", columns, [own, *rows])
+        yield report.table(f"Published: {source}. This report: other recordings", columns, [own, *rows])
 
 
 def _anchor_row(anchor: Anchor, names: Sequence[str]) -> list[Any]:

@@ -1,6 +1,7 @@
 """Settings of `task=train_tokenizer stage=test`, checked before anything is loaded, and the recordings they choose."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from voxlab.audio import Seconds
 from voxlab.data.items import AudioItem
 from voxlab.errors import UserError
 from voxlab.tasks.tokenizer_measure import spread
+
+log = logging.getLogger(__name__)
 
 _SPLITS = ("test", "validation")
 
@@ -66,6 +69,8 @@ def choose_items(items: Sequence[AudioItem], split: str | None, limit: int | Non
     if split is not None and split not in splits:
         raise UserError(f"test.split={split}: the corpus has {', '.join(sorted(splits)) or 'no recordings'}.")
     wanted = split or next((name for name in _SPLITS if name in splits), None)
+    if wanted is None and "train" in splits:
+        log.warning("no split test or validation: all recordings are measured, those that a codec was trained on too")
     chosen = sorted((item for item in items if wanted in (None, item.split)), key=lambda item: item.id)
     if not chosen:
         raise UserError("no recordings to measure.")
