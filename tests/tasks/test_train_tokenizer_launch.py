@@ -111,6 +111,7 @@ def _train_on(real: Path, folder: Path, *settings: str) -> tuple[dict[str, float
     return [row for row in rows if "train/loss" in row][-1], [row for row in rows if "val/loss" in row][-1]
 
 
+@pytest.mark.training
 def test_it_learns_and_uses_its_codes(real: Path, tmp_path: Path) -> None:
     """Measured here: training mel L1 0.76 nats, held out 0.87 (a constant frame 1.36), use 80-100 %, 5.5 of 6 bits."""
     train, val = _train_on(real, tmp_path, "fit.quantizer_dropout=0", "optim.final_lr=0.001")
