@@ -34,7 +34,7 @@ MISTAKES = {
     "shif=5": ["Did you mean: shift?"],
     "taks=laughter": ["taks: there is no such key", "Did you mean: task"],
     "task=laughter shift=abc": ["shift=abc", "'abc'", "Integer"],
-    "task=laughter stage=fitt": ["'fitt'", "[fit, test, generate]"],
+    "task=laughter stage=fitt": ["'fitt'", "[fit, test, generate, reconstruct, export]"],
     "task=convert input=speech": ["'speech'", "[tokens, text, audio]"],
     "task=convert data.batchsize=3": ["data.batchsize: there is no such key", "Keys here: source, root"],
     "task=convert data.num_file=3": ["Did you mean: num_files?"],
