@@ -41,7 +41,7 @@ MISTAKES = {
     "task=convert trainer.gradient_clip=1": ["Did you mean: gradient_clip_val"],
     "task=convert shift=5": ["shift: no such key here; it is a key of task=laughter"],
     "task=convert codec=mimy": ["codec=mimy", "Did you mean: mimi?", "encodec"],
-    "task=convert optim=adam": ["optim=adam: there is no such option", "optim has none yet"],
+    "task=convert optim=adam": ["optim=adam: there is no such option", "Options of optim: adamw_cosine"],
     "task=extract producers=[linn]": ["producers=linn", "Did you mean: lin?", "from_filename"],
     "task=extract producers.const.units=null": ["const is not chosen", "producers='[const]'"],
     "task=extract stages=encode": ["this is a list", "stages='[encode]'"],
