@@ -22,8 +22,8 @@ from voxlab.codecs import token_files
 from voxlab.codecs.base import CodecInfo, unstack
 from voxlab.parallel import Ranks
 from voxlab.sidecars import schema
-from voxlab.tasks.extract_audit import audit
-from voxlab.tasks.extract_stage import DATASET, TOKENS, Stage
+from voxlab.tasks.extract.audit import audit
+from voxlab.tasks.extract.stage import DATASET, TOKENS, Stage
 
 SPLIT = "train"
 

@@ -35,7 +35,7 @@ from voxlab.codecs.snac import CONFIG_24KHZ, Snac
 from voxlab.data.sample.voiceassistant import SCHEMA
 from voxlab.data.voiceassistant import VoiceAssistant
 from voxlab.parallel import launched
-from voxlab.tasks.convert import convert
+from voxlab.tasks.convert.task import convert
 
 GROUPS_PER_SECOND = 24000 / 2048
 

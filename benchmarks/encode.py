@@ -25,8 +25,8 @@ from voxlab.codecs.encodec import Encodec
 from voxlab.codecs.token_files import read_tokens
 from voxlab.data.items import AudioItem, file_stamp
 from voxlab.parallel import Ranks, launched
-from voxlab.tasks.extract_encode import encode
-from voxlab.tasks.extract_stage import Stage
+from voxlab.tasks.extract.encode import encode
+from voxlab.tasks.extract.stage import Stage
 
 
 def main() -> None:

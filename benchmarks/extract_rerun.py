@@ -43,7 +43,7 @@ def rerun(root: Path) -> float:
     import matplotlib.figure  # noqa: F401
     import torch  # noqa: F401
 
-    import voxlab.tasks.extract  # noqa: F401
+    import voxlab.tasks.extract.task  # noqa: F401
     from voxlab import config, run
     from voxlab.parallel import Ranks
 

@@ -25,8 +25,8 @@ from voxlab.ledger import Ledger, stats
 from voxlab.parallel import Ranks
 from voxlab.sidecars import schema
 from voxlab.sidecars.schema import Sidecar
-from voxlab.tasks.extract_build import build
-from voxlab.tasks.extract_stage import TOKENS, Stage
+from voxlab.tasks.extract.build import build
+from voxlab.tasks.extract.stage import TOKENS, Stage
 
 COLUMNS = ("pitch", "gain", "rms_db", "position")
 STORES = {"files (.ecdc)": ("ecdc", False), "files (torch)": ("torch", False), "inline columns": ("ecdc", True)}

@@ -31,10 +31,10 @@ from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.tokenizer_data import TokenizerData
-from voxlab.tasks.tokenizer_history import read_history
-from voxlab.tasks.tokenizer_settings import fit_settings
-from voxlab.tasks.train_tokenizer import train_tokenizer
+from voxlab.tasks.train_tokenizer.data import TokenizerData
+from voxlab.tasks.train_tokenizer.history import read_history
+from voxlab.tasks.train_tokenizer.settings import fit_settings
+from voxlab.tasks.train_tokenizer.task import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS = yaml.safe_load((ROOT / "conf" / "loss" / "tokenizer.yaml").read_text())

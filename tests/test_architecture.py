@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"audio", "plots", "storage"},
     "mel": {"audio"},
     "codecs": {"audio", "storage", "mel", "models"},
-    "features": {"audio", "codecs"},
+    "features": {"audio", "codecs", "models", "mel", "storage", "parallel"},
     "sidecars": {"audio", "storage", "codecs"},
     "data": {"audio", "storage", "parquet", "codecs", "sidecars", "loudness"},
     "models": {"audio", "storage", "mel"},

@@ -89,7 +89,7 @@ def valid_flac() -> bytes:
     ids=["nothing", "stub", "noise", "header", "cut_flac", "no_samples", "rate", "nan", "infinity"],
 )
 def test_bad_audio_gives_its_reason(data, reason):
-    with pytest.raises(ValueError, match=f"^bad_audio:{reason}$"):
+    with pytest.raises(ValueError, match=f"^bad_audio:{reason}(: |$)"):
         audio.decode_audio_bytes(data, 24000)
 
 

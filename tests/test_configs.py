@@ -28,8 +28,8 @@ PLANNED = {
     "voxlab.losses.events.BinaryCrossEntropy",
     "voxlab.losses.events.Focal",
     "voxlab.models.gesture.motion_rvq.MotionRvq",
-    "voxlab.tasks.a2g.a2g",
-    "voxlab.tasks.laughter.laughter",
+    "voxlab.tasks.a2g.task.a2g",
+    "voxlab.tasks.laughter.task.laughter",
 }
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()}
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "experiment").glob("*.yaml"))

@@ -13,7 +13,7 @@ from voxlab.ledger import Ledger, stats
 from voxlab.parallel import Ranks
 from voxlab.sidecars import schema
 from voxlab.sidecars.schema import Sidecar
-from voxlab.tasks.extract_stage import Stage
+from voxlab.tasks.extract.stage import Stage
 
 ENCODEC = CodecInfo("encodec", 24000, 1, 320, 4, 1024, (1,) * 4, "random:0")
 MIMI = CodecInfo("mimi", 24000, 1, 1920, 8, 2048, (1,) * 8, "random:0")

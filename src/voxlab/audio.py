@@ -35,14 +35,15 @@ def load(source: Path | str | bytes, sample_rate: int | None = None) -> tuple[Te
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: `bad_audio:unreadable`, `bad_audio:empty` (no samples), `bad_audio:nonfinite` (NaN, infinity) or
-            `bad_audio:sample_rate` (the file claims a rate outside 1 to 768 kHz).
+        ValueError: `bad_audio:unreadable` (with libsndfile's reason), `bad_audio:empty` (no samples),
+            `bad_audio:nonfinite` (with the first sample that is NaN or infinite) or `bad_audio:sample_rate` (the file
+            claims a rate outside 1 to 768 kHz).
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
         samples, own_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, MemoryError) as error:  # a damaged header may claim terabytes
-        raise ValueError("bad_audio:unreadable") from error
+        raise ValueError(f"bad_audio:unreadable: {getattr(error, 'error_string', str(error))}") from error
     if own_rate not in _FILE_RATES:
         raise ValueError("bad_audio:sample_rate")
     wav = _checked(torch.from_numpy(np.ascontiguousarray(samples.T)))
@@ -60,7 +61,8 @@ def _checked(wav: Tensor) -> Tensor:
     if wav.numel() == 0:
         raise ValueError("bad_audio:empty")
     if not bool(torch.isfinite(wav).all()):
-        raise ValueError("bad_audio:nonfinite")
+        first = int((~torch.isfinite(wav)).any(0).int().argmax())
+        raise ValueError(f"bad_audio:nonfinite: sample {first} is NaN or infinite")
     return wav
 
 

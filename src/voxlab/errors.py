@@ -31,7 +31,7 @@ class AuditFailed(UserError):
     """The audit looked at everything and found errors (or warnings, where `strict` asks for that).
 
     Attributes:
-        outcome: what the stage tells besides (a `tasks.extract_stage.Outcome`): counts, warnings, the page.
+        outcome: what the stage tells besides (a `tasks.extract.stage.Outcome`): counts, warnings, the page.
     """
 
     exit_code = 1

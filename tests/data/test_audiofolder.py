@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from voxlab.audio import load
+from voxlab.audio import encode_wav, load
 from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.items import file_stamp
 from voxlab.errors import UserError
@@ -18,7 +18,7 @@ from voxlab.errors import UserError
 def write(tmp_path):
     """Write files with some bytes below the root; returns the root."""
 
-    def files(*names, content=b"RIFF"):
+    def files(*names, content=encode_wav(torch.zeros(1, 8), 16000)):
         for name in names:
             path = tmp_path / "music" / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,11 @@ def test_ids_are_relative_paths_without_suffix_in_order(write):
     assert [item.id for item in found] == sorted(
         ["a", "b/deep/er/x", "b/foo_pitch_64.00_amp_.75", "b/take_10", "b/take_2", "é ü"]
     )
-    assert [item.path.read_bytes() for item in found] == [item.read() for item in found] == [b"RIFF"] * 6
+    assert (
+        [item.path.read_bytes() for item in found]
+        == [item.read() for item in found]
+        == [encode_wav(torch.zeros(1, 8), 16000)] * 6
+    )
     for item in found:
         assert item.path.is_relative_to(root)
         assert item.stamp == file_stamp(item.path)
@@ -95,6 +99,17 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(write, tmp_pat
     with pytest.raises(FileNotFoundError):
         broken.read()
     assert AudioFolder(root=str(root)).check() == ["1 broken link: broken"]
+
+
+def test_check_tells_of_damage_and_of_several_rates(write):
+    root = write("a.wav", "b.wav")
+    write("c.wav", content=encode_wav(torch.zeros(2, 8), 44100))
+    write("d.wav", content=b"RIFF")
+    assert AudioFolder(root=str(root)).check() == [
+        "1 file can't be read: d (Format not recognised)",
+        "2 files of 16000 Hz: a, b",
+        "1 file of 44100 Hz: c",
+    ]
 
 
 def test_files_with_one_id_are_refused_all_at_once(write):
@@ -185,9 +200,11 @@ def sample(tmp_path):
     return corpus
 
 
-def test_sample_holds_many_kinds_of_files_without_a_finding(sample):
+def test_sample_holds_many_kinds_of_files_and_all_that_is_found_are_their_rates(sample):
     items = sample.items()
-    assert sample.check() == []
+    assert [line.partition(":")[0].partition(" of ")[2] for line in sample.check()] == [
+        *("8000 Hz", "16000 Hz", "22050 Hz", "24000 Hz", "44100 Hz", "48000 Hz"),
+    ]
     assert len(items) == 12
     assert {item.path.suffix for item in items} == {".wav", ".flac", ".ogg", ".mp3", ".aiff"}
     kinds = [soundfile.info(str(item.path)) for item in items]

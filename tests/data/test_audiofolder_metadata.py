@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from voxlab.audio import encode_wav
 from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.metadata import read_table
 from voxlab.errors import UserError
@@ -13,7 +15,7 @@ from voxlab.errors import UserError
 def root(tmp_path):
     for name in ("a/x.wav", "a/y.v2.wav", "b/z.flac"):
         (tmp_path / "music" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "music" / name).write_bytes(b"RIFF")
+        (tmp_path / "music" / name).write_bytes(encode_wav(torch.zeros(1, 8), 16000))
     return tmp_path / "music"
 
 

@@ -3,9 +3,11 @@
 import hashlib
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxlab.audio import encode_wav
 from voxlab.data import splits
 from voxlab.data.audiofolder import AudioFolder
 from voxlab.errors import UserError
@@ -16,7 +18,7 @@ def write(tmp_path):
     def files(*names):
         for name in names:
             (tmp_path / "music" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "music" / name).write_bytes(b"RIFF")
+            (tmp_path / "music" / name).write_bytes(encode_wav(torch.zeros(1, 8), 16000))
         return tmp_path / "music"
 
     return files

@@ -16,8 +16,8 @@ from voxlab.errors import UserError
 from voxlab.sidecars import audit_listings
 from voxlab.sidecars.schema import PENDING_SUFFIX
 from voxlab.storage import atomic_write_bytes
-from voxlab.tasks.extract_build_files import OURS
-from voxlab.tasks.extract_manifest import write_manifest
+from voxlab.tasks.extract.build_files import OURS
+from voxlab.tasks.extract.manifest import write_manifest
 
 
 def test_the_exact_name_comes_first():

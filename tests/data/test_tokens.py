@@ -23,7 +23,7 @@ from voxlab.data.token_datamodule import TokenDataModule
 from voxlab.data.token_store import FileStore, NestedColumn
 from voxlab.data.tokens import TokenDataset, check_codec, collate, count_windows, decode_batch, draw_starts
 from voxlab.errors import UserError
-from voxlab.tasks.extract_build import build
+from voxlab.tasks.extract.build import build
 
 LENGTHS = {"a": 50, "b/foo_pitch_64.00_amp_.75": 7, "c": 20, "d": 21}
 INLINE = pytest.mark.parametrize("inline", [False, True], ids=["files", "inline"])

@@ -17,8 +17,8 @@ from voxlab.sidecars.producers.labels import from_labels
 from voxlab.sidecars.producers.midi import from_midi
 from voxlab.sidecars.producers.table import from_table
 from voxlab.sidecars.schema import skeleton
-from voxlab.tasks.extract_build import build
-from voxlab.tasks.extract_sidecars import sidecars
+from voxlab.tasks.extract.build import build
+from voxlab.tasks.extract.sidecars import sidecars
 
 T = 4
 EMPTY = skeleton(T, 75.0, "float32", "now")

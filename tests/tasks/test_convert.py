@@ -30,7 +30,7 @@ from voxlab.data.sample.voiceassistant import SCHEMA
 from voxlab.data.voiceassistant import VoiceAssistant
 from voxlab.errors import TooManyBadItems, UserError
 from voxlab.parallel import Ranks
-from voxlab.tasks.convert import convert
+from voxlab.tasks.convert.task import convert
 
 SAMPLE_FILES = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
 HOP = 2048

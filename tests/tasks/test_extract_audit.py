@@ -24,10 +24,10 @@ from voxlab.errors import AuditFailed, UserError
 from voxlab.parallel import Ranks
 from voxlab.sidecars import audit as auditing
 from voxlab.sidecars.audit_types import FAIL_ON, TYPES
-from voxlab.tasks import extract_audit
-from voxlab.tasks.extract_audit import audit
-from voxlab.tasks.extract_build import build
-from voxlab.tasks.extract_stage import Stage
+from voxlab.tasks.extract import audit as extract_audit
+from voxlab.tasks.extract.audit import audit
+from voxlab.tasks.extract.build import build
+from voxlab.tasks.extract.stage import Stage
 
 REPORTS = ("audit.txt", "audit.json", "audit.csv", "audit.html")
 

@@ -25,8 +25,8 @@ from voxlab.codecs import token_files
 from voxlab.codecs.base import stack
 from voxlab.data.items import AudioItem
 from voxlab.errors import UserError
-from voxlab.tasks.extract_build import build, check
-from voxlab.tasks.extract_build_rows import Pooled, _nested
+from voxlab.tasks.extract.build import build, check
+from voxlab.tasks.extract.build_rows import Pooled, _nested
 
 DEFAULTS = {"materialize": "hardlink", "inline": False, "push_to_hub": None}
 EVERY_WAY = pytest.mark.parametrize("materialize", ["hardlink", "link", "copy", "none"])
@@ -139,7 +139,7 @@ def test_bytes_do_not_depend_on_the_process(corpus, tmp_path):
     run(corpus, inline=True)
     first = contents(corpus.out / "dataset")
     script = (
-        "import pickle, sys; from voxlab.tasks.extract_build import build\n"
+        "import pickle, sys; from voxlab.tasks.extract.build import build\n"
         "stage, info = pickle.loads(sys.stdin.buffer.read())\n"
         "build(stage, info=info, container='auto', materialize='hardlink', inline=True, push_to_hub=None)"
     )
@@ -152,7 +152,7 @@ def test_bytes_do_not_depend_on_the_process(corpus, tmp_path):
 def test_a_rerun_imports_no_datasets(corpus):
     run(corpus)
     script = (
-        "import pickle, sys; from voxlab.tasks.extract_build import build\n"
+        "import pickle, sys; from voxlab.tasks.extract.build import build\n"
         "stage, info = pickle.loads(sys.stdin.buffer.read())\n"
         "done = build(stage, info=info, container='auto', materialize='hardlink', inline=False, push_to_hub=None)\n"
         "assert done.kept == 3 and 'datasets' not in sys.modules and 'pandas' not in sys.modules"

@@ -23,9 +23,9 @@ from voxlab.data.voiceassistant import VoiceAssistant
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger
 from voxlab.parallel import Ranks
-from voxlab.tasks import extract_normalize
-from voxlab.tasks.extract_normalize import normalize, settings
-from voxlab.tasks.extract_stage import Stage
+from voxlab.tasks.extract import normalize as extract_normalize
+from voxlab.tasks.extract.normalize import normalize, settings
+from voxlab.tasks.extract.stage import Stage
 
 COLUMNS = [
     *("id", "sample_rate_in", "channels_in", "num_samples_in", "num_samples"),

@@ -27,9 +27,9 @@ from voxlab.sidecars.producers.basic import const, from_filename, lin
 from voxlab.sidecars.producers.python import python
 from voxlab.sidecars.producers.sound import from_audio
 from voxlab.sidecars.producers.table import from_table
-from voxlab.tasks import extract_sidecars
-from voxlab.tasks.extract_sidecars import sidecars
-from voxlab.tasks.extract_stage import Stage
+from voxlab.tasks.extract import sidecars as extract_sidecars
+from voxlab.tasks.extract.sidecars import sidecars
+from voxlab.tasks.extract.stage import Stage
 
 PATTERN = r"_(?P<name>[A-Za-z]\w*?)_(?P<value>-?(?:\d+\.?\d*|\.\d+))(?=_|$)"
 LIN, NAMES = partial(lin, columns=None), partial(from_filename, pattern=PATTERN)

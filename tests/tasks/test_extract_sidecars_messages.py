@@ -13,8 +13,8 @@ from voxlab.sidecars.producers.midi import from_midi
 from voxlab.sidecars.producers.python import python
 from voxlab.sidecars.producers.sound import from_audio
 from voxlab.sidecars.producers.table import from_table
-from voxlab.tasks import extract_sidecars
-from voxlab.tasks.extract_sidecars import sidecars
+from voxlab.tasks.extract import sidecars as extract_sidecars
+from voxlab.tasks.extract.sidecars import sidecars
 
 SETTINGS = {"mode": "append", "dtype": "float16", "remove": []}
 BUG = "import numpy as np\n\ndef produce(item, times):\n    return {'a': helper(times)}\n\n"

@@ -20,8 +20,8 @@ from voxlab.losses.spectral import MultiScaleMel
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.wave_codec import WaveArchitecture
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.tokenizer_gan import GanModule
-from voxlab.tasks.tokenizer_settings import Fit, Loop
+from voxlab.tasks.train_tokenizer.gan import GanModule
+from voxlab.tasks.train_tokenizer.settings import Fit, Loop
 
 LOSS = {"mel": 15.0, "adversarial": 1.0, "feature": 2.0, "commitment": 0.25, "discriminators": "msstft"}
 TINY = WaveArchitecture(

@@ -23,7 +23,7 @@ from voxlab.models.tokenizer.mel_codec import MelArchitecture, MelCodec
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.tokenizer_history import read_history
+from voxlab.tasks.train_tokenizer.history import read_history
 
 pytestmark = [pytest.mark.slow, pytest.mark.training]
 

@@ -28,7 +28,8 @@ from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.models.tokenizer.wave_codec import WaveArchitecture
 from voxlab.parallel import Ranks
-from voxlab.tasks import tokenizer_plan, tokenizer_quality
+from voxlab.tasks.train_tokenizer import plan as tokenizer_plan
+from voxlab.tasks.train_tokenizer import quality as tokenizer_quality
 
 NOISE = np.random.default_rng(0)
 # name -> words of the command line, parts of its message

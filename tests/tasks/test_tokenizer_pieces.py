@@ -15,14 +15,14 @@ from tests.tasks.tokenizer_runs import FIT, LOSS, TINY, sample
 from voxlab.models.tokenizer.output import Output
 from voxlab.parallel import Ranks
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.tokenizer_alarms import Alarms
-from voxlab.tasks.tokenizer_callbacks import weighted_means
-from voxlab.tasks.tokenizer_data import StepBatches, TokenizerData, evenly
-from voxlab.tasks.tokenizer_history import History, curve, read_history
-from voxlab.tasks.tokenizer_mel import MelModule
-from voxlab.tasks.tokenizer_module import update_average
-from voxlab.tasks.tokenizer_settings import Fit, Loop, fit_settings
-from voxlab.tasks.tokenizer_usage import CodebookUse, count_codes, use_metrics, valid_codes
+from voxlab.tasks.train_tokenizer.alarms import Alarms
+from voxlab.tasks.train_tokenizer.callbacks import weighted_means
+from voxlab.tasks.train_tokenizer.data import StepBatches, TokenizerData, evenly
+from voxlab.tasks.train_tokenizer.history import History, curve, read_history
+from voxlab.tasks.train_tokenizer.mel import MelModule
+from voxlab.tasks.train_tokenizer.module import update_average
+from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings
+from voxlab.tasks.train_tokenizer.usage import CodebookUse, count_codes, use_metrics, valid_codes
 
 
 def _module(step: int = 0, rank: int = 0, world: int = 1, fit: Fit | None = None) -> MelModule:

@@ -21,10 +21,12 @@ from voxlab.codecs.snac import Snac
 from voxlab.data.audiofolder import AudioFolder
 from voxlab.errors import TooManyBadItems, UserError
 from voxlab.parallel import Ranks
-from voxlab.tasks import tokenizer_anchors, tokenizer_quality, tokenizer_test_settings
-from voxlab.tasks.tokenizer_measure import Judges, prefix_counts, spread
-from voxlab.tasks.tokenizer_speed import measure_speed
-from voxlab.tasks.tokenizer_stability import measure_stability
+from voxlab.tasks.train_tokenizer import anchors as tokenizer_anchors
+from voxlab.tasks.train_tokenizer import quality as tokenizer_quality
+from voxlab.tasks.train_tokenizer import test_settings as tokenizer_test_settings
+from voxlab.tasks.train_tokenizer.measure import Judges, prefix_counts, spread
+from voxlab.tasks.train_tokenizer.speed import measure_speed
+from voxlab.tasks.train_tokenizer.stability import measure_stability
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"limit": None, "clips": 1, "prefix_files": 2, "stability_files": 1, "speed_repeats": 1, "speed_seconds": 1}
@@ -199,7 +201,7 @@ def test_silent_short_and_broken_recordings(root, tmp_path):
     assert found["silent"]["silent"] == "True"
     assert found["silent"]["pesq_wb"] == found["short"]["stoi"] == ""
     assert "pesq_wb: the original is silent" in found["silent"]["missing"]
-    assert found["broken"]["error"] == "bad_audio:unreadable"
+    assert found["broken"]["error"] == "bad_audio:unreadable: Format not recognised."
     page = (tmp_path / "run" / "report.html").read_text()
     assert "1 of 6 recordings are silent" in page
     assert "Failed recordings (1)" in page
@@ -440,7 +442,7 @@ def test_files_that_can_not_be_reconstructed(tmp_path):
     with pytest.raises(UserError, match=r"empty\.wav: bad_audio:empty.*at least one sample"):
         reconstruct(str(tmp_path / "empty.wav"), tmp_path)
     soundfile.write(tmp_path / "bad.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
-    with pytest.raises(UserError, match="bad_audio:nonfinite"):
+    with pytest.raises(UserError, match="bad_audio:nonfinite: sample 1 is NaN or infinite"):
         reconstruct(str(tmp_path / "bad.wav"), tmp_path)
     with pytest.raises(UserError, match="is the file to read"):
         reconstruct(str(tmp_path / "bad.wav"), tmp_path, out=str(tmp_path / "bad.wav"))

@@ -22,8 +22,8 @@ from voxlab.models.tokenizer.istft_vocoder import VocoderArchitecture
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.tokenizer_history import read_history
-from voxlab.tasks.tokenizer_module import TokenizerModule
+from voxlab.tasks.train_tokenizer.history import read_history
+from voxlab.tasks.train_tokenizer.module import TokenizerModule
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_bad_optimisers_are_refused(key: str, value: Any) -> None:
 
 def test_one_bad_step_can_be_left_out(corpus: LibriSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its batch changes neither weights nor moments, nor the steps after it."""
-    from voxlab.tasks.tokenizer_mel import MelModule
+    from voxlab.tasks.train_tokenizer.mel import MelModule
 
     losses, seen = MelModule.losses, {}
 
@@ -337,7 +337,7 @@ def test_codebooks_too_large_for_the_data_are_warned_of(
 
 
 def test_settings_are_those_of_the_family() -> None:
-    from voxlab.tasks.tokenizer_settings import fit_settings, loop_settings
+    from voxlab.tasks.train_tokenizer.settings import fit_settings, loop_settings
 
     values = {**FIT, "batch_size": None, "segment_seconds": None}
     assert (fit_settings(values, "mel").batch_size, fit_settings(values, "mel").segment_seconds) == (16, 3.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tasks.tokenizer_runs import command, environment, run, states
-from voxlab.tasks.tokenizer_history import read_history
+from voxlab.tasks.train_tokenizer.history import read_history
 
 pytestmark = pytest.mark.slow
 STEPS = ["trainer.max_steps=80", "trainer.val_check_interval=20", "fit.warmup_steps=10", "fit.save_every=10"]
@@ -99,26 +99,38 @@ def real() -> Path:
 
 
 def _train_on(real: Path, folder: Path, *settings: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Train the tiny preset, speakers held out; return the last row of training and that of validation."""
+    """Train the tiny preset without speaker 3331; return the mean of the last 20 steps, and the row of validation."""
     own = [
         *["codec.architecture.hidden=128", "codec.architecture.quantizer.codebook_size=64", "fit.loudness=null"],
-        *["data.source=disk", f"data.root={real}", "data.split_fractions={train:0.84,validation:0.16}"],
-        *["fit.batch_size=8", "fit.segment_seconds=2", "fit.warmup_steps=60", "fit.ema_decay=0.98"],
-        *["trainer.max_steps=300", "trainer.val_check_interval=300", "trainer.log_every_n_steps=50"],
+        *["data.source=disk", f"data.root={real}", "data.split_fractions={train:0.9,validation:0.1}"],
+        *["data.split_seed=14", "fit.batch_size=8", "fit.segment_seconds=2", "fit.warmup_steps=60"],
+        *["fit.ema_decay=0.98", "fit.quantizer_dropout=0", "trainer.max_steps=300", "trainer.val_check_interval=300"],
     ]
     _checked(run(folder, *own, *settings, "hydra.run.dir=run"))
     rows = read_history(folder / "run" / "history.jsonl")
-    return [row for row in rows if "train/loss" in row][-1], [row for row in rows if "val/loss" in row][-1]
+    last = [row for row in rows if "train/loss" in row][-20:]
+    mean = {name: sum(row[name] for row in last) / len(last) for name in last[-1] if name != "step"}
+    return mean, [row for row in rows if "val/loss" in row][-1]
 
 
 @pytest.mark.training
 def test_it_learns_and_uses_its_codes(real: Path, tmp_path: Path) -> None:
-    """Measured here: training mel L1 0.76 nats, held out 0.87 (a constant frame 1.36), use 80-100 %, 5.5 of 6 bits."""
-    train, val = _train_on(real, tmp_path, "fit.quantizer_dropout=0", "optim.final_lr=0.001")
-    assert train["train/mel_l1"] <= 0.85
-    assert val["val/mel_l1"] <= 1.0
+    """A constant frame is off by 1.36 nats here."""
+    train, val = _train_on(real, tmp_path)
     use = [train[f"vq/use/{book}"] for book in range(1, 9)]
     bits = [train[f"vq/entropy_bits/{book}"] for book in range(1, 9)]
+    print(f"training {train['train/mel_l1']:.3f}, held out {val['val/mel_l1']:.3f} nats, {use=}, {bits=}")
+    assert train["train/mel_l1"] <= 0.75
+    assert val["val/mel_l1"] <= 1.0
     assert use[0] >= 0.95
     assert min(use) >= 0.75
     assert sum(bits) / 8 >= 5.0
+
+
+@pytest.mark.training
+def test_larger_codebooks_are_used_as_well(real: Path, tmp_path: Path) -> None:
+    size = ["codec.architecture.quantizer.codebook_size=256", "trainer.max_steps=600", "trainer.val_check_interval=600"]
+    train, val = _train_on(real, tmp_path, *size)
+    use = [train[f"vq/use/{book}"] for book in range(1, 9)]
+    print(f"training {train['train/mel_l1']:.3f}, held out {val['val/mel_l1']:.3f} nats, {use=}")
+    assert sum(use) / 8 >= 0.75

@@ -17,7 +17,7 @@ from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.train_tokenizer import train_tokenizer
+from voxlab.tasks.train_tokenizer.task import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = MelArchitecture(

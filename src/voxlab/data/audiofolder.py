@@ -12,6 +12,7 @@ from voxlab.data import splits
 from voxlab.data.items import AudioItem, file_stamp
 from voxlab.data.metadata import Value, join, read_table
 from voxlab.data.names import counted, inflected, listed
+from voxlab.data.recordings import read_headers
 from voxlab.data.sample.audiofolder import write_sample
 from voxlab.errors import UserError
 from voxlab.sidecars.schema import PENDING_SUFFIX
@@ -98,14 +99,15 @@ class AudioFolder:
         return items
 
     def check(self) -> list[str]:
-        """Report everything that is wrong with the folder and its table, one line a finding; opens no audio."""
+        """Report everything that is wrong with the folder and its table, one line a finding; reads all headers."""
         try:
             items, findings = self._read()
         except UserError as error:
             return [str(error)]
         empty = [item.id for item in items if item.stamp.startswith("0:")]
         broken = [item.id for item in items if item.stamp == "absent"]
-        return [*findings, *counted("{} [file|files] of no bytes", empty), *counted("{} broken [link|links]", broken)]
+        problems = [*counted("{} [file|files] of no bytes", empty), *counted("{} broken [link|links]", broken)]
+        return [*findings, *problems, *_unlike([item for item in items if item.id not in {*empty, *broken}])]
 
     def _read(self) -> tuple[list[AudioItem], list[str]]:
         self._check_settings()
@@ -259,6 +261,22 @@ class AudioFolder:
                 f"Choose folder, null, or a column of the table that is filled in for all: {columns}."
             )
         return {item_id: str(group) for item_id, group in groups.items()}
+
+
+def _unlike(items: Sequence[AudioItem]) -> list[str]:
+    """Tell of headers that can't be read, and of several sample rates in one folder."""
+    unreadable: list[str] = []
+    by_rate: dict[int, list[str]] = {}
+    for item, header in zip(items, read_headers(items), strict=True):
+        if isinstance(header, str):
+            unreadable.append(f"{item.id} ({header})")
+        else:
+            by_rate.setdefault(header.sample_rate, []).append(item.id)
+    mixed = by_rate if len(by_rate) > 1 else {}
+    lines = counted("{} [file|files] can't be read", unreadable)
+    return lines + [
+        line for rate, ids in sorted(mixed.items()) for line in counted(f"{{}} [file|files] of {rate} Hz", ids)
+    ]
 
 
 def _walk(folder: Path) -> Iterator[str]:

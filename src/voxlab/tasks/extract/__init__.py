@@ -1,0 +1,1 @@
+"""task=extract: recordings to audited token data sets and features; `task.py` holds the entry."""

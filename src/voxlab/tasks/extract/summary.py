@@ -1,0 +1,202 @@
+"""What `task=extract` tells at its end, or before its start: errors.jsonl, summary, report page, dry run."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from voxlab import audio, plots, report, storage
+from voxlab.codecs.token_files import SUFFIXES, frame_times, read_header, read_tokens
+from voxlab.data.items import AudioItem
+from voxlab.errors import TooManyBadItems, UserError
+from voxlab.ledger import Ledger
+from voxlab.parallel import barrier
+from voxlab.sidecars import schema
+from voxlab.tasks.extract.stage import NORMALIZED, TOKENS, Outcome, Stage
+
+log = logging.getLogger(__name__)
+
+ERRORS = "errors.jsonl"
+_RANDOM = "The codec has random weights: its tokens mean nothing; this shows the pipeline."
+_SHOWN_FAILURES, _SHOWN_WARNINGS, _CLIPS, _COLUMNS = 20, 10, 4, 3
+
+
+def finish(
+    stage: Stage,
+    outcomes: Mapping[str, Outcome],
+    failure: UserError | None,
+    settings: Mapping[str, Any],
+    run_dir: Path,
+    max_bad_fraction: float,
+) -> dict[str, Any]:
+    """Write errors and report on the first rank; return the summary on every rank.
+
+    Raises:
+        UserError: `failure`, as soon as all is written.
+        TooManyBadItems: more items failed than `max_bad_fraction`.
+    """
+    summary = _summary(stage, outcomes)
+    if stage.ranks.is_first:
+        _write_errors(stage, outcomes)
+        for warning in _warnings(outcomes):
+            log.warning(warning)
+        summary["report"] = str(_write_report(stage, summary, outcomes, settings, run_dir))
+        _tell(summary)
+    barrier(stage.ranks)  # a rank that fails now would end the first one while it writes
+    _judge(stage, outcomes, max_bad_fraction)
+    if failure is not None:
+        raise failure
+    return summary
+
+
+def _tell(summary: Mapping[str, Any]) -> None:
+    log.info("\n%s", "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in summary.items()))
+
+
+def _summary(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    summary: dict[str, Any] = {"out": str(stage.out)}
+    if stage.items:
+        summary["items"] = len(stage.items)
+    for name, outcome in outcomes.items():
+        work = "to do" if stage.dry_run else "done"
+        parts = {work: outcome.done, "up to date": outcome.kept, "failed": len(outcome.failed)}
+        summary[name] = ", ".join(f"{count} {word}" for word, count in parts.items() if count) or "nothing to do"
+        summary |= outcome.facts
+    summary["failed_items"] = len(_failed(outcomes))
+    return summary
+
+
+def _failed(outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, str]]:
+    """Return id -> (stage, reason) of all items that a stage has no result for."""
+    return {item: (name, reason) for name, outcome in outcomes.items() for item, reason in outcome.failed.items()}
+
+
+def _warnings(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
+    for name, outcome in outcomes.items():
+        for warning in outcome.warnings[:_SHOWN_WARNINGS]:
+            yield f"{name}: {warning}"
+        if len(outcome.warnings) > _SHOWN_WARNINGS:
+            yield f"{name}: {len(outcome.warnings) - _SHOWN_WARNINGS} more warnings"
+
+
+def _write_errors(stage: Stage, outcomes: Mapping[str, Outcome]) -> None:
+    """List every failed item; stages that did not run keep the lines of their last run."""
+    path = stage.out / ERRORS
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    earlier = [json.loads(line) for line in text.split("\n")[:-1]]
+    sources = {item.id: str(item.path) for item in stage.items}
+    lines = [line for line in earlier if line["stage"] not in outcomes and (not sources or line["id"] in sources)]
+    lines += [
+        {"stage": name, "id": item, "path": sources.get(item, item), "reason": reason}
+        for item, (name, reason) in _failed(outcomes).items()
+    ]
+    lines.sort(key=lambda line: (line["id"], line["stage"]))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        storage.atomic_write_bytes(path, text.encode())
+
+
+def _judge(stage: Stage, outcomes: Mapping[str, Outcome], max_bad_fraction: float) -> None:
+    failed, total = _failed(outcomes), max(len(stage.items), 1)
+    if len(failed) / total <= max_bad_fraction:
+        return
+    reasons = Counter(f"{name} {reason.split(': ')[0]}" for name, reason in failed.values())
+    shown = "\n  ".join(f"{item}: {reason}" for item, (_, reason) in list(failed.items())[:10])
+    raise TooManyBadItems(
+        f"{len(failed)} of {total} items failed ({len(failed) / total:.1%}; allowed: {max_bad_fraction:.1%}): "
+        f"{', '.join(f'{reason} {count}' for reason, count in reasons.most_common())}.\n  {shown}\n"
+        f"All are listed in {stage.out / ERRORS}; the others are complete. Raise max_bad_fraction to accept that."
+    )
+
+
+def _write_report(
+    stage: Stage,
+    summary: Mapping[str, Any],
+    outcomes: Mapping[str, Outcome],
+    settings: Mapping[str, Any],
+    run_dir: Path,
+) -> Path:
+    failed = _failed(outcomes)
+    weights = str(settings.get("encode", {}).get("codec", {}).get("weights_id", ""))
+    sections = [
+        *([report.notice(_RANDOM)] if weights.startswith("random:") else []),
+        *(report.notice(warning) for warning in _warnings(outcomes)),
+        report.facts("Summary", {key.replace("_", " "): value for key, value in summary.items()}),
+    ]
+    if any(outcome.done for outcome in outcomes.values()):
+        sections += [*_gains(stage), *_examples(stage)]
+    if failed:
+        rows = [[item, name, reason] for item, (name, reason) in list(failed.items())[:_SHOWN_FAILURES]]
+        sections.append(report.table(f"Failed items ({len(failed)})", ["item", "stage", "reason"], rows))
+    sections.append(report.code(json.dumps(settings, indent=2), "Settings"))
+    return report.write_report(run_dir / "report.html", "voxlab extract", f"data set in {stage.out}", sections)
+
+
+def _gains(stage: Stage) -> Iterator[report.Section]:
+    records = Ledger(stage.out, "normalize", stage.ranks).records.values()
+    gains = [float(record["gain_db"]) for record in records if record.get("gain_db") is not None]
+    if gains:
+        chart = plots.plot_histogram(gains, "gain (dB)")
+        yield report.figure("Loudness", chart, f"gain that normalize applied to {len(gains)} recordings")
+
+
+def _examples(stage: Stage) -> Iterator[report.Section]:
+    """Show the first recordings: what was encoded, its tokens, its conditioning."""
+    records = Ledger(stage.out, "encode", stage.ranks).records
+    done = [item for item in stage.items if "frames" in records.get(item.id, {})][:_CLIPS]
+    if done:
+        yield report.players("What was encoded", [_clip(stage, item) for item in done])
+
+
+def _clip(stage: Stage, item: AudioItem) -> report.Clip:
+    normalized = stage.out / NORMALIZED / f"{item.id}.wav"
+    text = ", ".join(f"{key}: {value}" for key, value in item.metadata.items() if value is not None)
+    try:
+        wav, sample_rate = audio.load(normalized if normalized.is_file() else item.read())
+        images = [plots.render_png(chart) for chart in _charts(stage, item)]
+    except (OSError, ValueError) as error:  # the stages and the audit tell of broken files; the page shows the others
+        return report.Clip(item.id, torch.zeros(1, 0), 1, text=f"{text} ({error})")
+    return report.Clip(item.id, wav if len(wav) <= 2 else audio.to_mono(wav), sample_rate, text=text, plots=images)
+
+
+def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
+    """Draw the tokens of a recording, and its conditioning, each column from its smallest to its largest value."""
+    paths = [stage.out / TOKENS / f"{item.id}{suffix}" for suffix in SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or read_header(path).lm:
+        return
+    tokens = read_tokens(path)
+    duration = tokens.num_samples / tokens.sample_rate
+    yield plots.plot_codes([book[0] for book in tokens.codes.codebooks], tokens.codebook_size, duration)
+    npy, meta = schema.paths_beside(path)
+    if not meta.is_file():
+        return
+    sidecar = schema.read(npy, meta)
+    curves = {}
+    for name in sidecar.names[:_COLUMNS]:
+        values = sidecar.column(name).astype(float)
+        low, high = values.min(), values.max()
+        label = f"{name} {low:.3g}" + (f" to {high:.3g}" if high > low else "")
+        curves[label] = (frame_times(tokens), (values - low) / ((high - low) or 1))
+    if curves:
+        yield plots.plot_curves(curves, "time (s)", "of range", size=plots.CARD)
+
+
+def describe_plan(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Tell what a run would do: counts a stage, what is up to date, sizes; nothing was written."""
+    plan = _summary(stage, outcomes)
+    if stage.ranks.is_first:
+        _tell(plan)
+    return plan
+
+
+def show_lines(stage: Stage, lines: Sequence[str]) -> dict[str, Any]:
+    """Print what a command found that makes nothing."""
+    if stage.ranks.is_first:
+        log.info("\n%s", "\n".join(lines) or "nothing is missing, nothing left over")
+    return {"out": str(stage.out)}

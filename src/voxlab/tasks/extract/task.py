@@ -1,0 +1,179 @@
+"""A corpus of recordings to an audited data set: loudness, token files, per-frame conditioning, `datasets` folder.
+
+python main.py task=extract data=audiofolder data.root=DIR codec=encodec producers='[lin,from_filename]'
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from voxlab.codecs.base import Codec, CodecInfo
+from voxlab.data.items import AudioCorpus, AudioItem
+from voxlab.errors import AuditFailed, UserError
+from voxlab.ledger import locked
+from voxlab.parallel import Ranks, barrier
+from voxlab.tasks.extract import audit as extract_audit
+from voxlab.tasks.extract import build as extract_build
+from voxlab.tasks.extract import encode as extract_encode
+from voxlab.tasks.extract import folder as extract_folder
+from voxlab.tasks.extract import normalize as extract_normalize
+from voxlab.tasks.extract import sidecars as extract_sidecars
+from voxlab.tasks.extract import summary
+from voxlab.tasks.extract.stage import Outcome, Stage
+
+STAGES = ("normalize", "encode", "sidecars", "build", "audit")
+
+
+def extract(
+    *,
+    corpus: AudioCorpus,
+    codec: Codec | None,
+    out: str,
+    stages: Sequence[str],
+    normalize: Mapping[str, Any],
+    encode: Mapping[str, Any],
+    sidecars: Mapping[str, Any],
+    producers: Mapping[str, Callable[..., Any]] | None,
+    build: Mapping[str, Any],
+    audit: Mapping[str, Any],
+    strict: bool,
+    overwrite: bool,
+    list_missing: bool,
+    upgrade: bool,
+    max_batch_seconds: float | None,
+    max_bad_fraction: float,
+    seed: int,
+    dry_run: bool,
+    ranks: Ranks,
+    run_dir: Path,
+) -> dict[str, Any]:
+    """Run the stages, each over all items that the stage before it finished; what is up to date is left alone.
+
+    The same call again goes on where an earlier one stopped. Output bytes depend neither on where that was nor on
+    the number of ranks. Each item's files are named after its id: `tokens/<id>.ecdc`, `tokens/<id>.cond.npy`.
+
+    Args:
+        corpus: the recordings.
+        codec: codec to write.
+        out: output folder, apart from the corpus.
+        stages: some of "normalize", "encode", "sidecars", "build", "audit"; they run in this order.
+        normalize: options of `normalize.normalize`.
+        encode: options of `encode.encode`.
+        sidecars: options of `sidecars.sidecars`.
+        producers: name -> function of (item, times) that returns columns, see `voxlab.sidecars.producers`.
+        build: options of `build.build`.
+        audit: options of `audit.audit`.
+        strict: warnings of the audit fail the run as well.
+        overwrite: accept other settings than the folder was made with, and make again what they change.
+        list_missing: only list items without token file and token files without item.
+        upgrade: only rewrite torch-saved `.ecdc` files below `out/tokens` as true ones.
+        max_batch_seconds: largest padded batch in seconds of audio; None takes what `out` was begun with, or chooses by
+            device.
+        max_bad_fraction: fail at the end when more items than this have no token file.
+        seed: of everything random.
+        dry_run: print the plan and write nothing.
+        ranks: this process among its peers.
+        run_dir: folder of this run, for the report page.
+
+    Returns:
+        Counts and the files written.
+
+    Raises:
+        UserError: wrong settings, no recordings, or a foreign output folder.
+        AuditFailed: the audit found errors; the summary and the report are written all the same.
+        TooManyBadItems: more items failed than `max_bad_fraction`.
+    """
+    gc.freeze()  # else each collection walks all that torch has imported: 40 % of a rerun with nothing to do
+    chosen = _check_choices(stages, max_bad_fraction)
+    if codec is None:
+        raise UserError("task=extract writes tokens: choose a codec, for example codec=encodec.")
+    extract_sidecars.check(producers=producers or {}, **sidecars)
+    extract_build.check(**build)
+    extract_audit.check(strict=strict, **audit)
+    only_audit = chosen == ["audit"] and not list_missing
+    items = () if only_audit or upgrade else _open_corpus(corpus, ranks, dry_run)
+    batch_seconds = extract_folder.batch_seconds(Path(out), max_batch_seconds, ranks.device)
+    stage = Stage(Path(out), items, ranks, seed, batch_seconds, dry_run)
+    if list_missing or upgrade:
+        return summary.show_lines(
+            stage, extract_encode.list_missing(stage) if list_missing else extract_folder.upgrade(stage)
+        )
+    work: dict[str, Callable[[], Outcome]] = {
+        "audit": partial(extract_audit.audit, stage, strict=strict, **audit),
+    }
+    settings: dict[str, Any] = {}
+    untouched = dry_run or not (items or stage.out.is_dir())
+    with contextlib.nullcontext() if untouched else locked(stage.out, ranks):
+        if not only_audit:
+            info, container = extract_folder.codec_of(stage.out, codec, chosen, encode)
+            work |= _work(stage, codec, info, container, normalize, encode, sidecars, producers or {}, build)
+            settings = extract_folder.settings(stage, chosen, codec, _loudness(info, normalize), encode)
+            extract_folder.prepare(stage, chosen, settings, info, container, overwrite=overwrite)
+        outcomes, failure = _run(stage, {name: work[name] for name in chosen})
+        if dry_run:
+            return summary.describe_plan(stage, outcomes)
+        return summary.finish(stage, outcomes, failure, settings, run_dir, max_bad_fraction)
+
+
+def _work(
+    stage: Stage,
+    codec: Codec,
+    info: CodecInfo,
+    container: str,
+    normalize: Mapping[str, Any],
+    encode: Mapping[str, Any],
+    sidecars: Mapping[str, Any],
+    producers: Mapping[str, Callable[..., Any]],
+    build: Mapping[str, Any],
+) -> dict[str, Callable[[], Outcome]]:
+    """Return the stages that look at the recordings, each ready to be called."""
+    both = {"info": info, "container": container}
+    return {
+        "normalize": partial(extract_normalize.normalize, stage, **_loudness(info, normalize)),
+        "encode": partial(extract_encode.encode, stage, codec, **encode),
+        "sidecars": partial(extract_sidecars.sidecars, stage, **both, producers=producers, **sidecars),
+        "build": partial(extract_build.build, stage, **both, **build),
+    }
+
+
+def _loudness(info: CodecInfo, normalize: Mapping[str, Any]) -> dict[str, Any]:
+    return {"sample_rate": info.sample_rate, "channels": info.channels, **normalize}
+
+
+def _check_choices(stages: Sequence[str], max_bad_fraction: float) -> list[str]:
+    """Return the chosen stages in their order of work."""
+    if not stages or set(stages) - set(STAGES):
+        raise UserError(
+            f"stages={list(stages)}: choose some of {', '.join(STAGES)}, for example stages=[encode,build]."
+        )
+    if not 0 <= max_bad_fraction <= 1:
+        raise UserError(f"max_bad_fraction={max_bad_fraction}: give a fraction from 0 to 1.")
+    return [name for name in STAGES if name in stages]
+
+
+def _open_corpus(corpus: AudioCorpus, ranks: Ranks, dry_run: bool) -> tuple[AudioItem, ...]:
+    if ranks.is_first and not dry_run:
+        corpus.prepare()
+    barrier(ranks)
+    return tuple(corpus.items())
+
+
+def _run(stage: Stage, work: Mapping[str, Callable[[], Outcome]]) -> tuple[dict[str, Outcome], UserError | None]:
+    """Run the stages in order; what stops build or audit is returned, to be raised when all is reported."""
+    outcomes: dict[str, Outcome] = {}
+    for name, run in work.items():
+        if name in ("sidecars", "build"):
+            extract_folder.refuse_stale_tokens(stage)
+        try:
+            outcomes[name] = run()
+        except AuditFailed as error:
+            outcomes[name] = error.outcome
+            return outcomes, error
+        except UserError as error:
+            if not any(outcome.failed for outcome in outcomes.values()):
+                raise
+            return outcomes, error  # probably because of the items that failed: those are told first
+    return outcomes, None

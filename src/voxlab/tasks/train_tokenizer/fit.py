@@ -1,0 +1,265 @@
+"""stage=fit of `train_tokenizer`: data, network, Lightning trainer, resume, and the summary at the end."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from voxlab.data.items import AudioCorpus, AudioItem
+from voxlab.errors import UserError
+from voxlab.models.tokenizer import files
+from voxlab.models.tokenizer.vocoders import require_fit
+from voxlab.parallel import Ranks, barrier
+from voxlab.storage import differences, fingerprint
+from voxlab.tasks.optim import AdamWCosine
+from voxlab.tasks.train_tokenizer import fit_report
+from voxlab.tasks.train_tokenizer import plan as planning
+from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, AtomicCheckpoints, Checkpoints, Recorder
+from voxlab.tasks.train_tokenizer.data import TokenizerData
+from voxlab.tasks.train_tokenizer.module import TokenizerModule
+from voxlab.tasks.train_tokenizer.samples import Samples
+from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
+
+log = logging.getLogger(__name__)
+
+# Keys of the trainer group that the loop itself looks after, or that would break it.
+_OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
+_REFUSED: dict[str, Any] = {
+    **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
+    **{"max_epochs": None, "min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
+}
+
+
+def fit(
+    *,
+    corpus: AudioCorpus,
+    codec: Any,
+    loss: Mapping[str, Any],
+    optim: AdamWCosine,
+    trainer: partial[Any],
+    settings: Mapping[str, Any],
+    ckpt: str | None,
+    seed: int,
+    dry_run: bool,
+    ranks: Ranks,
+    run_dir: Path,
+    loggers: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Train the network of `codec` on the corpus; arguments as in `train_tokenizer`, `settings` are its `fit`."""
+    architecture = _trainable(codec)
+    own, loop = fit_settings(settings, architecture.family), loop_settings(trainer.keywords, architecture.family)
+    _check(own, trainer.keywords, ranks)
+    vocoder: Any = getattr(codec, "vocoder", None)
+    if architecture.family == "mel":
+        require_fit(vocoder, architecture.mel)
+    items = _items(corpus, ranks, dry_run)
+    data = TokenizerData(items, sample_rate=architecture.sample_rate, fit=own, seed=seed, max_steps=loop.max_steps)
+    network = _network(architecture, ckpt, seed)
+    facts = planning.plan(network, architecture, data, own, loop, ranks.world)
+    if ranks.is_first:
+        log.info("%s", planning.describe_rates(architecture))
+        log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
+        planning.warn_of_few(architecture, data, own)
+    if dry_run:
+        return facts
+    about = {"data": _data_facts(items, corpus), "seed": seed}
+    module = _module(network, architecture, loss, optim, own, loop, seed, about)
+    module.calibrated = ckpt is not None
+    recorder = Recorder(ranks, run_dir, dict(loggers))
+    checkpoints = Checkpoints(recorder, run_dir, validates=data.val_set is not None)
+    samples = Samples(ranks, run_dir, dict(loggers), vocoder)
+    lightning = _trainer(trainer, loop, ranks, [recorder, checkpoints, samples], run_dir)
+    if data.val_set is None:
+        lightning.limit_val_batches = 0
+    if vocoder is not None and architecture.family == "mel":
+        vocoder.to(lightning.strategy.root_device)
+    last = run_dir / CHECKPOINTS / LAST
+    if last.is_file() and ranks.is_first:
+        log.info("going on from %s", last)
+    lightning.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    return _finish(module, checkpoints, facts, data, ranks, run_dir)
+
+
+def _trainable(codec: Any) -> Any:
+    """Return the architecture to train."""
+    architecture = getattr(codec, "architecture", None)
+    if architecture is None or not hasattr(architecture, "family"):
+        name = "codec=none" if codec is None else f"codec {type(codec).__name__}"
+        raise UserError(
+            f"{name} can't be trained: choose codec=rvq, rvq_wave, or vocoder, or a preset of these (rvq_tiny, "
+            "rvq_wave_tiny, rvq_16k, rvq_legacy50). stage=test measures every codec."
+        )
+    weights = getattr(codec, "weights", None)
+    if weights is not None:
+        raise UserError(
+            f"stage=fit trains a new codec, but codec.weights={weights} names a trained one. To go on from its weights "
+            "set ckpt=<its codec folder, or a checkpoint>; to measure it, stage=test."
+        )
+    return architecture
+
+
+def _check(fit: Fit, keys: Mapping[str, Any], ranks: Ranks) -> None:
+    if fit.batch_size % ranks.world:
+        raise UserError(
+            f"fit.batch_size={fit.batch_size} segments can't be dealt evenly to {ranks.world} ranks; take a multiple."
+        )
+    for name, neutral in _REFUSED.items():
+        if keys.get(name, neutral) not in (neutral, None):
+            raise UserError(
+                f"trainer.{name}={keys[name]} does not go with task=train_tokenizer; leave it out. "
+                "The run ends after trainer.max_steps."
+            )
+    processes = _number(keys.get("devices"), 1) * _number(keys.get("num_nodes"), 1)
+    if processes != ranks.world:
+        raise UserError(
+            f"trainer.devices={keys.get('devices')} and num_nodes={keys.get('num_nodes')} ask for {processes} "
+            f"processes, but {ranks.world} were started. Use torchrun --nproc_per_node={processes} main.py ..."
+        )
+
+
+def _number(value: Any, default: int) -> int:
+    if value is None or value == "auto":
+        return default
+    return len(value) if isinstance(value, list | tuple) else int(value)
+
+
+def _items(corpus: AudioCorpus, ranks: Ranks, dry_run: bool) -> list[AudioItem]:
+    if ranks.is_first and not dry_run:
+        corpus.prepare()
+    barrier(ranks)
+    return corpus.items()
+
+
+def _network(architecture: Any, ckpt: str | None, seed: int) -> Any:
+    """Build the network, with random weights that depend on the seed only, or with the start weights of a file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = architecture.build()
+    if ckpt is None:
+        return network
+    start, found, _ = files.load(ckpt)
+    if found != architecture:
+        lines = differences(files.architecture_to_dict(found), files.architecture_to_dict(architecture))
+        raise UserError(
+            f"ckpt={ckpt} has another architecture (file -> codec.architecture):\n  "
+            + "\n  ".join(lines)
+            + "\nSet these keys to the file's values, or train anew without ckpt."
+        )
+    network.load_state_dict(start.state_dict())
+    return network
+
+
+def _module(
+    network: Any,
+    architecture: Any,
+    loss: Mapping[str, Any],
+    optim: AdamWCosine,
+    fit: Fit,
+    loop: Loop,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> TokenizerModule:
+    if architecture.family not in loss:
+        raise UserError(f"loss has no node {architecture.family}: choose loss=tokenizer.")
+    for name, weight in loss[architecture.family].items():
+        if name != "discriminators" and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+            raise UserError(f"loss.{architecture.family}.{name}={weight!r}: give a number.")
+    if architecture.family == "mel":
+        from voxlab.tasks.train_tokenizer.mel import MelModule as Module
+    else:
+        from voxlab.tasks.train_tokenizer.gan import GanModule as Module
+    given: dict[str, Any] = {"optim": optim, "fit": fit, "loop": loop, "seed": seed, "facts": facts}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Module(network, architecture, loss=loss[architecture.family], **given)
+
+
+def _trainer(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[Any], run_dir: Path) -> Any:
+    """Make Lightning's trainer on this rank's device; steps, clipping and curves are the module's own."""
+    keys = {name: value for name, value in trainer.keywords.items() if name not in _OWN}
+    on_gpu = ranks.device != "cpu"
+    if keys.get("accelerator") in (None, "auto"):
+        keys["accelerator"] = "gpu" if on_gpu else "cpu"
+    if keys.get("precision") is None:
+        keys["precision"] = "bf16-mixed" if on_gpu else "32-true"
+    devices: Any = trainer.keywords.get("devices", 1)
+    if ranks.world == 1:
+        devices = [int(ranks.device.partition(":")[2] or 0)] if on_gpu else 1
+    elif keys.get("strategy") in (None, "auto"):
+        from lightning.pytorch.strategies import DDPStrategy
+
+        # A descent concerns a part of the parameters; the quantizer keeps its buffers equal by itself.
+        keys["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    ours = {
+        "devices": devices,
+        "max_steps": -1,
+        "max_epochs": -1,
+        "val_check_interval": loop.val_check_interval,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": loop.log_every_n_steps,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(run_dir),
+        "callbacks": callbacks,
+        "plugins": [AtomicCheckpoints()],
+    }
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and which accelerators there are not
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # the averaged weights are
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
+    return trainer.func(**{**keys, **ours})
+
+
+def _data_facts(items: list[AudioItem], corpus: AudioCorpus) -> dict[str, Any]:
+    """Return what identifies the training data."""
+    return {
+        "corpus": type(corpus).__name__,
+        "recordings": len(items),
+        "id": fingerprint({item.id: [item.split, item.stamp] for item in items}),
+    }
+
+
+def _finish(
+    module: TokenizerModule,
+    checkpoints: Checkpoints,
+    facts: dict[str, Any],
+    data: TokenizerData,
+    ranks: Ranks,
+    run_dir: Path,
+) -> dict[str, Any]:
+    """Return the summary, and write the report on the first rank."""
+    if not checkpoints.best:
+        raise UserError(
+            f"training ended in step {module.step}, before the quantizer was made: there is no codec to export. Train "
+            f"longer, or lower fit.warmup_steps={module.fit.warmup_steps}."
+        )
+    best = dict(checkpoints.best)
+    summary: dict[str, Any] = {"steps": module.step, "best_step": best.pop("step", None), **facts}
+    summary |= {name.replace("/", "_"): value for name, value in best.items() if "/use/" not in name}
+    if data.val_set is not None and module.architecture.family == "mel":
+        constant = data.measure_constant(module.compute_log_mel) * module.architecture.mel.nats
+        summary["val_mel_l1_constant"] = constant
+        if constant > 0:  # not where all validation segments are silent
+            summary["val_mel_l1_share"] = summary["val_mel_l1"] / constant
+    silent = data.train_set.num_silent
+    summary["silent_recordings"] = silent
+    summary |= {"codec": str(run_dir / files.SUBFOLDER), "best": str(run_dir / CHECKPOINTS / BEST)}
+    if ranks.is_first:
+        summary["report"] = str(fit_report.write(run_dir, summary, module.monitor))
+        log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in summary.items()))
+        log.info("use it: %s", _usage(module.architecture, run_dir))
+    barrier(ranks)
+    return summary
+
+
+def _usage(architecture: Any, run_dir: Path) -> str:
+    if architecture.family == "vocoder":
+        return f"vocoder=istft vocoder.weights={run_dir}"
+    return f"codec={'rvq' if architecture.family == 'mel' else 'rvq_wave'} codec.weights={run_dir}"
