@@ -206,6 +206,7 @@ def _excerpts() -> tuple[list[Tensor], Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.training
+@pytest.mark.timeout(3600)
 def test_a_small_wave_codec_learns_speech() -> None:
     training, unseen = _excerpts()
     quantizer = QuantizerSettings(num_codebooks=4, codebook_size=64, decay=0.95)

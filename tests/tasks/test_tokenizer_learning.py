@@ -25,7 +25,7 @@ from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.tasks.optim import AdamWCosine
 from voxlab.tasks.train_tokenizer.history import read_history
 
-pytestmark = [pytest.mark.slow, pytest.mark.training]
+pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(3600)]
 
 QUANTIZER = QuantizerSettings(num_codebooks=8, codebook_size=64, decay=0.95)
 FIT = {"batch_size": 8, "segment_seconds": 2.0, "warmup_steps": 60, "ema_decay": 0.98, "loudness": None}
