@@ -30,9 +30,9 @@ from voxlab.models.tokenizer.mel_codec import MelArchitecture
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
+from voxlab.tasks.history import read_history
 from voxlab.tasks.optim import AdamWCosine
 from voxlab.tasks.train_tokenizer.data import TokenizerData
-from voxlab.tasks.train_tokenizer.history import read_history
 from voxlab.tasks.train_tokenizer.settings import fit_settings
 from voxlab.tasks.train_tokenizer.task import train_tokenizer
 

@@ -72,6 +72,34 @@ def write_tiny_mimi(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def moshi_config(**changes: Any) -> dict[str, Any]:
+    """Return moshi's own language model config with small widths; the true streams, delays and vocabularies."""
+    from moshi.models import loaders
+
+    small = {"dim": 64, "num_heads": 4, "num_layers": 2, "context": 40}
+    depth = {"dim": 32, "dim_feedforward": 132, "num_heads": 2, "num_layers": 1}
+    return loaders._lm_kwargs | small | {f"depformer_{key}": value for key, value in depth.items()} | changes
+
+
+def write_tiny_moshi(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write config.json, model.safetensors (float32) and a tiny Mimi as `CheckpointInfo.from_hf_repo` reads them.
+
+    `changes` go into the config. The text tokenizer is left out.
+    """
+    from moshi.models.loaders import get_moshi_lm
+    from safetensors.torch import save_file
+
+    config = moshi_config(**changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = get_moshi_lm(None, config, dtype=torch.float32)
+    write_tiny_mimi(folder, seed)
+    files = {"moshi_name": "model.safetensors", "mimi_name": "mimi.safetensors", "mimi_config_name": "mimi_config.json"}
+    (folder / "config.json").write_text(json.dumps(config | files | {"model_type": "moshi"}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return folder
+
+
 def write_tiny_encodec(folder: Path, seed: int = 0, *, stereo: bool = False) -> Path:
     """Write a transformers EncodecModel folder: 24 kHz mono causal, or 48 kHz stereo in 1 s segments."""
     from transformers import EncodecConfig, EncodecModel

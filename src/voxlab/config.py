@@ -56,6 +56,7 @@ def register() -> None:
     Plugins.instance().register(Recipes)
     resolvers: dict[str, Callable[..., Any]] = {
         "tty": sys.stderr.isatty,
+        "first": lambda *values: next((value for value in values if value is not None), None),
         "by_rank": lambda first, others: first if _rank() == 0 else others,
         "subdir": lambda dry_run: None if dry_run or _rank() else ".hydra",
         "run_dir": run_dir,

@@ -17,7 +17,7 @@ CARD = (3.3, 1.65)  # inches, the plots of a clip
 WIDE = (9.0, 2.5)  # inches, a plot that fills the page
 
 _DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
-_INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
+INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
 _LEFT_OF_NUMBERS = 0.75  # inches, for labels like 0.00012
 _LEGEND_COLUMNS = 3
 _FEW_POINTS = 3  # a line of fewer would not be seen
@@ -123,7 +123,7 @@ def plot_curves(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if len(curves) > 1:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _LEGEND_COLUMNS, "borderpad": 0}
-        axes.legend(fontsize=7, labelcolor=_INK, frameon=False, handlelength=1, columnspacing=1, **place)
+        axes.legend(fontsize=7, labelcolor=INK, frameon=False, handlelength=1, columnspacing=1, **place)
     return chart
 
 
@@ -141,10 +141,10 @@ def _new_figure(
 
 
 def _style_axes(axes: Axes) -> None:
-    axes.tick_params(colors=_INK, labelsize=8, length=3, width=0.6)
+    axes.tick_params(colors=INK, labelsize=8, length=3, width=0.6)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=_INK, fontsize=8)
-    axes.spines[:].set(color=_INK, linewidth=0.6)
+        label.set(color=INK, fontsize=8)
+    axes.spines[:].set(color=INK, linewidth=0.6)
 
 
 def _add_colorbar(chart: Figure, image: AxesImage, label: str) -> None:

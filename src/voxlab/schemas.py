@@ -15,6 +15,8 @@ class Stage(Enum):
     generate = "generate"
     reconstruct = "reconstruct"
     export = "export"
+    stream = "stream"
+    compare = "compare"
 
 
 class Input(Enum):
@@ -33,6 +35,13 @@ class ExtractStage(Enum):
     sidecars = "sidecars"
     build = "build"
     audit = "audit"
+
+
+class Verify(Enum):
+    """How extract tells whether the features of a recording are as they were written."""
+
+    size = "size"
+    hash = "hash"
 
 
 class AudioFormat(Enum):
@@ -108,6 +117,7 @@ class ExtractConfig(Config):
     """Root keys of task=extract."""
 
     out: str = MISSING
+    verify: Verify = MISSING
     stages: list[ExtractStage] = MISSING
     normalize: Any = MISSING
     encode: Any = MISSING
@@ -120,7 +130,7 @@ class ExtractConfig(Config):
     list_missing: bool = MISSING
     upgrade: bool = MISSING
     max_batch_seconds: float | None = MISSING
-    max_bad_fraction: float = MISSING
+    max_bad_fraction: float | None = MISSING
 
 
 @dataclass
@@ -140,6 +150,15 @@ class LaughterConfig(Config):
     """Root keys of task=laughter."""
 
     shift: int = MISSING
+    store: str = MISSING
+    runs: str | None = MISSING
+    audio: str | None = MISSING
+    labels: Any = MISSING
+    sampling: Any = MISSING
+    fit: Any = MISSING
+    thr: Any = MISSING
+    events: Any = MISSING
+    eval: Any = MISSING
 
 
 @dataclass

@@ -13,12 +13,14 @@ from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.items import file_stamp
 from voxlab.errors import UserError
 
+WAV = encode_wav(torch.zeros(1, 8), 16000)
+
 
 @pytest.fixture
 def write(tmp_path):
     """Write files with some bytes below the root; returns the root."""
 
-    def files(*names, content=encode_wav(torch.zeros(1, 8), 16000)):
+    def files(*names, content=WAV):
         for name in names:
             path = tmp_path / "music" / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +42,7 @@ def test_ids_are_relative_paths_without_suffix_in_order(write):
     assert [item.id for item in found] == sorted(
         ["a", "b/deep/er/x", "b/foo_pitch_64.00_amp_.75", "b/take_10", "b/take_2", "é ü"]
     )
-    assert (
-        [item.path.read_bytes() for item in found]
-        == [item.read() for item in found]
-        == [encode_wav(torch.zeros(1, 8), 16000)] * 6
-    )
+    assert [item.path.read_bytes() for item in found] == [item.read() for item in found] == [WAV] * 6
     for item in found:
         assert item.path.is_relative_to(root)
         assert item.stamp == file_stamp(item.path)

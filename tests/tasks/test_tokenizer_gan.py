@@ -199,7 +199,7 @@ def _excerpts() -> tuple[list[Tensor], Tensor]:
         samples, rate = soundfile.read(file, dtype="float32")
         wav = torchaudio.functional.resample(torch.from_numpy(samples)[None], rate, 24000)
         clips.setdefault(file.name.split("-")[0], []).append(wav)
-    held_out = sorted(clips)[0]
+    held_out = "3331"
     training = [wav for speaker, wavs in clips.items() if speaker != held_out for wav in wavs]
     return training, max(clips[held_out], key=lambda wav: wav.shape[-1])[:, :96000]
 

@@ -22,8 +22,8 @@ from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.mel_codec import MelArchitecture, MelCodec
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.models.tokenizer.vocoders import GriffinLim
+from voxlab.tasks.history import read_history
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.train_tokenizer.history import read_history
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.timeout(3600)]
 

@@ -21,8 +21,8 @@ from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.istft_vocoder import VocoderArchitecture
 from voxlab.models.tokenizer.vocoders import GriffinLim
 from voxlab.parallel import Ranks
+from voxlab.tasks.history import read_history
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.train_tokenizer.history import read_history
 from voxlab.tasks.train_tokenizer.module import TokenizerModule
 
 

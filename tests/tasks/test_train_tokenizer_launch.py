@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tasks.tokenizer_runs import command, environment, run, states
-from voxlab.tasks.train_tokenizer.history import read_history
+from voxlab.tasks.history import read_history
 
 pytestmark = pytest.mark.slow
 STEPS = ["trainer.max_steps=80", "trainer.val_check_interval=20", "fit.warmup_steps=10", "fit.save_every=10"]

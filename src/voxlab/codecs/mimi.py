@@ -59,14 +59,7 @@ class Mimi:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        path = Path(self.weights).expanduser()
-        if self.weights == weight_files.RANDOM:
-            return {}
-        if not path.exists():
-            return weight_files.resolve(self.weights, [WEIGHTS_FILE], codec="mimi")
-        file = path if path.is_file() else _pick(path)
-        config = file.parent / CONFIG_FILE
-        return {file.name: file} | ({CONFIG_FILE: config} if config.is_file() else {})
+        return locate(self.weights)
 
     @cached_property
     def _config(self) -> dict[str, Any] | None:
@@ -113,22 +106,13 @@ class Mimi:
     @cached_property
     def _model(self) -> Any:
         package_version("moshi", "mimi")
-        from moshi.models.loaders import get_mimi
-
         file = next((path for name, path in self._files.items() if name != CONFIG_FILE), None)
         assert self.info.num_codebooks  # the config is checked, and random weights are warned about, before loading
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_seed)
-            try:
-                model = get_mimi(file, self._config, num_codebooks=self.num_codebooks)
-            except RuntimeError as error:
-                raise UserError(_foreign_format(file, error)) from error
-        if file is None:
-            fill_codebooks(model, self.random_seed)
+        model = load_network(file, self._config, num_codebooks=self.num_codebooks, seed=self.random_seed)
         for name, part in model.named_children():
             if name != "quantizer":  # distances stay float32: rounding them would pick other codes
                 part.to(self.dtype)
-        return model.eval().requires_grad_(False).to(self.device)
+        return model.to(self.device)
 
     @cached_property
     def _seanet(self) -> Any:
@@ -239,6 +223,53 @@ class Mimi:
             raise RuntimeError("mimi: a stream is open; finish or close its generator before another call")
 
 
+def locate(weights: str, *, group: str = "codec", owner: str = "mimi") -> dict[str, Path]:
+    """Find the weights file and, where there is one beside it, mimi_config.json; {} for "random".
+
+    Args:
+        weights: as `Mimi` takes it.
+        group: config group to name in messages.
+        owner: option of that group.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(weights).expanduser()
+    if weights == weight_files.RANDOM:
+        return {}
+    if not path.exists():
+        return weight_files.resolve(weights, [WEIGHTS_FILE], codec=owner, group=group)
+    file = path if path.is_file() else _pick(path)
+    config = file.parent / CONFIG_FILE
+    return {file.name: file} | ({CONFIG_FILE: config} if config.is_file() else {})
+
+
+def load_network(file: Path | None, config: dict[str, Any] | None, *, num_codebooks: int, seed: int) -> Any:
+    """Return moshi's `MimiModel` in float32 on the CPU, in eval mode.
+
+    Args:
+        file: weights; None: untrained ones, drawn with `seed`.
+        config: architecture; None is the published one.
+        num_codebooks: codebooks in use.
+        seed: of untrained weights.
+
+    Raises:
+        UserError: the file is of another format or architecture.
+    """
+    from moshi.models.loaders import get_mimi
+    from safetensors import SafetensorError
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = get_mimi(file, config, num_codebooks=num_codebooks)
+        except (RuntimeError, SafetensorError) as error:
+            raise UserError(_foreign_format(file, error)) from error
+    if file is None:
+        fill_codebooks(model, seed)
+    return model.eval().requires_grad_(False)
+
+
 def seanet(layers: nn.Sequential, x: Tensor) -> Tensor:
     """Run a causal SEANet stack on a whole signal; equals moshi's modules bit for bit, without their streaming state.
 
@@ -306,7 +337,7 @@ def _pick(folder: Path) -> Path:
     return named[0]
 
 
-def _foreign_format(file: Path | None, error: RuntimeError) -> str:
+def _foreign_format(file: Path | None, error: Exception) -> str:
     return (
         f"codec mimi: {file} is not a Mimi of moshi's format or of this architecture: {str(error).splitlines()[0]}.\n"
         f"Allowed: {WEIGHTS_FILE} of a Kyutai Moshi or TTS repo (kyutai/mimi itself is in transformers' format), "

@@ -25,7 +25,7 @@ def resolve(
         names: file names that must exist.
         optional: file names that are used where present.
         codec: word for error messages.
-        group: config group of that word: codec or vocoder.
+        group: config group of that word: codec, vocoder or features.
 
     Returns:
         file name -> path, in the order of `names` then `optional`.
@@ -37,13 +37,13 @@ def resolve(
     if folder.exists():
         return _in_folder(folder, names, optional, owner)
     if _is_path(weights):
-        raise _missing(owner, weights, names[0], f"{folder} does not exist")
+        raise _missing(owner, weights, [*names, *optional][0], f"{folder} does not exist")
     return _on_hub(weights, names, optional, owner)
 
 
 def _in_folder(folder: Path, names: Sequence[str], optional: Sequence[str], owner: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise _missing(owner, str(folder), names[0], f"{folder} is a file; a folder is needed")
+        raise _missing(owner, str(folder), [*names, *optional][0], f"{folder} is a file; a folder is needed")
     for name in names:
         if not (folder / name).is_file():
             raise _missing(owner, str(folder), name, f"{folder} holds {sorted(p.name for p in folder.iterdir())[:12]}")
@@ -75,7 +75,7 @@ def _is_path(weights: str) -> bool:
 
 def _missing(owner: str, weights: str, name: str, reason: str) -> UserError:
     group = owner.partition(" ")[0]
-    others = "random (untrained, for tests)" if group == "codec" else "vocoder=griffin_lim, which needs none"
+    others = "vocoder=griffin_lim, which needs none" if group == "vocoder" else "random (untrained, for tests)"
     return UserError(
         f"{owner}: {name} not found for weights '{weights}': {reason}.\n"
         f"Allowed: a hub id, a local folder or file, or {others}.\n"
@@ -103,7 +103,7 @@ def random_id(codec: str, seed: int) -> str:
 
 @functools.cache
 def _warn_random(codec: str, seed: int) -> None:
-    logger.warning("codec %s has RANDOM weights (seed %d): its codes and audio mean nothing", codec, seed)
+    logger.warning("%s has RANDOM weights (seed %d): what it computes means nothing", codec, seed)
 
 
 def _file_digest(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from voxlab.codecs.base import Codec, CodecInfo
 from voxlab.data.items import AudioCorpus, AudioItem
 from voxlab.errors import AuditFailed, UserError
+from voxlab.features.base import Features
 from voxlab.ledger import locked
 from voxlab.parallel import Ranks, barrier
 from voxlab.tasks.extract import audit as extract_audit
@@ -22,8 +23,10 @@ from voxlab.tasks.extract import folder as extract_folder
 from voxlab.tasks.extract import normalize as extract_normalize
 from voxlab.tasks.extract import sidecars as extract_sidecars
 from voxlab.tasks.extract import summary
+from voxlab.tasks.extract.features import extract_features
 from voxlab.tasks.extract.stage import Outcome, Stage
 
+_MAX_BAD_FRACTION = 0.05
 STAGES = ("normalize", "encode", "sidecars", "build", "audit")
 
 
@@ -31,7 +34,9 @@ def extract(
     *,
     corpus: AudioCorpus,
     codec: Codec | None,
+    features: Features | None,
     out: str,
+    verify: str,
     stages: Sequence[str],
     normalize: Mapping[str, Any],
     encode: Mapping[str, Any],
@@ -44,7 +49,7 @@ def extract(
     list_missing: bool,
     upgrade: bool,
     max_batch_seconds: float | None,
-    max_bad_fraction: float,
+    max_bad_fraction: float | None,
     seed: int,
     dry_run: bool,
     ranks: Ranks,
@@ -54,11 +59,14 @@ def extract(
 
     The same call again goes on where an earlier one stopped. Output bytes depend neither on where that was nor on
     the number of ranks. Each item's files are named after its id: `tokens/<id>.ecdc`, `tokens/<id>.cond.npy`.
+    With `features`, no stage is run: see `features.extract_features`.
 
     Args:
         corpus: the recordings.
         codec: codec to write.
+        features: features to write instead.
         out: output folder, apart from the corpus.
+        verify: of features, "size" or "hash".
         stages: some of "normalize", "encode", "sidecars", "build", "audit"; they run in this order.
         normalize: options of `normalize.normalize`.
         encode: options of `encode.encode`.
@@ -72,7 +80,7 @@ def extract(
         upgrade: only rewrite torch-saved `.ecdc` files below `out/tokens` as true ones.
         max_batch_seconds: largest padded batch in seconds of audio; None takes what `out` was begun with, or chooses by
             device.
-        max_bad_fraction: fail at the end when more items than this have no token file.
+        max_bad_fraction: fail at the end when more items than this have no result; None: 0.05, no item with features.
         seed: of everything random.
         dry_run: print the plan and write nothing.
         ranks: this process among its peers.
@@ -86,10 +94,15 @@ def extract(
         AuditFailed: the audit found errors; the summary and the report are written all the same.
         TooManyBadItems: more items failed than `max_bad_fraction`.
     """
+    if features is not None:
+        _refuse_token_options(overwrite=overwrite, list_missing=list_missing, upgrade=upgrade)
+        allowed, place = _fraction(max_bad_fraction, 0.0), {"ranks": ranks, "run_dir": run_dir}
+        return extract_features(corpus, features, out, verify=verify, max_bad=allowed, dry_run=dry_run, **place)
     gc.freeze()  # else each collection walks all that torch has imported: 40 % of a rerun with nothing to do
-    chosen = _check_choices(stages, max_bad_fraction)
+    allowed = _fraction(max_bad_fraction, _MAX_BAD_FRACTION)
+    chosen = _check_choices(stages)
     if codec is None:
-        raise UserError("task=extract writes tokens: choose a codec, for example codec=encodec.")
+        raise UserError("task=extract writes tokens or features: choose codec=encodec or features=moshi, for example.")
     extract_sidecars.check(producers=producers or {}, **sidecars)
     extract_build.check(**build)
     extract_audit.check(strict=strict, **audit)
@@ -115,7 +128,7 @@ def extract(
         outcomes, failure = _run(stage, {name: work[name] for name in chosen})
         if dry_run:
             return summary.describe_plan(stage, outcomes)
-        return summary.finish(stage, outcomes, failure, settings, run_dir, max_bad_fraction)
+        return summary.finish(stage, outcomes, failure, settings, run_dir, allowed)
 
 
 def _work(
@@ -143,14 +156,28 @@ def _loudness(info: CodecInfo, normalize: Mapping[str, Any]) -> dict[str, Any]:
     return {"sample_rate": info.sample_rate, "channels": info.channels, **normalize}
 
 
-def _check_choices(stages: Sequence[str], max_bad_fraction: float) -> list[str]:
+def _refuse_token_options(**options: bool) -> None:
+    given = [f"{name}=true" for name, is_set in options.items() if is_set]
+    if given:
+        raise UserError(
+            f"{', '.join(given)} is for token files, not for features: other settings get a folder of their own, and "
+            "index.json in it lists what is missing."
+        )
+
+
+def _fraction(max_bad_fraction: float | None, default: float) -> float:
+    fraction = default if max_bad_fraction is None else max_bad_fraction
+    if not 0 <= fraction <= 1:
+        raise UserError(f"max_bad_fraction={fraction}: give a fraction from 0 to 1.")
+    return fraction
+
+
+def _check_choices(stages: Sequence[str]) -> list[str]:
     """Return the chosen stages in their order of work."""
     if not stages or set(stages) - set(STAGES):
         raise UserError(
             f"stages={list(stages)}: choose some of {', '.join(STAGES)}, for example stages=[encode,build]."
         )
-    if not 0 <= max_bad_fraction <= 1:
-        raise UserError(f"max_bad_fraction={max_bad_fraction}: give a fraction from 0 to 1.")
     return [name for name in STAGES if name in stages]
 
 

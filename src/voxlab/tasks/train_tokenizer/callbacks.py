@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.ranks import sum_over_ranks
 from voxlab.parallel import Ranks, gather
 from voxlab.storage import atomic_path
+from voxlab.tasks.history import History
 from voxlab.tasks.train_tokenizer.alarms import Alarms
-from voxlab.tasks.train_tokenizer.history import History
 from voxlab.tasks.train_tokenizer.module import TokenizerModule
 from voxlab.tasks.train_tokenizer.usage import use_metrics
 
@@ -25,15 +24,6 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
 _NEXT = "next.ckpt"  # becomes last.ckpt
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoint files that are complete or absent, even where the process is killed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write one file."""
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
 
 
 class Recorder(Callback):

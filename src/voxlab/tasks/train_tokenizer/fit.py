@@ -1,7 +1,6 @@
 """stage=fit of `train_tokenizer`: data, network, Lightning trainer, resume, and the summary at the end."""
 
 import logging
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,20 +17,17 @@ from voxlab.storage import differences, fingerprint
 from voxlab.tasks.optim import AdamWCosine
 from voxlab.tasks.train_tokenizer import fit_report
 from voxlab.tasks.train_tokenizer import plan as planning
-from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, AtomicCheckpoints, Checkpoints, Recorder
+from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
 from voxlab.tasks.train_tokenizer.data import TokenizerData
 from voxlab.tasks.train_tokenizer.module import TokenizerModule
 from voxlab.tasks.train_tokenizer.samples import Samples
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
+from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
 
 log = logging.getLogger(__name__)
 
-# Keys of the trainer group that the loop itself looks after, or that would break it.
-_OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
-_REFUSED: dict[str, Any] = {
-    **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
-    **{"max_epochs": None, "min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
-}
+_NEUTRAL = {**NEUTRAL, "max_epochs": None}
+_HINT = "task=train_tokenizer; leave it out. The run ends after trainer.max_steps."
 
 
 def fit(
@@ -107,24 +103,7 @@ def _check(fit: Fit, keys: Mapping[str, Any], ranks: Ranks) -> None:
         raise UserError(
             f"fit.batch_size={fit.batch_size} segments can't be dealt evenly to {ranks.world} ranks; take a multiple."
         )
-    for name, neutral in _REFUSED.items():
-        if keys.get(name, neutral) not in (neutral, None):
-            raise UserError(
-                f"trainer.{name}={keys[name]} does not go with task=train_tokenizer; leave it out. "
-                "The run ends after trainer.max_steps."
-            )
-    processes = _number(keys.get("devices"), 1) * _number(keys.get("num_nodes"), 1)
-    if processes != ranks.world:
-        raise UserError(
-            f"trainer.devices={keys.get('devices')} and num_nodes={keys.get('num_nodes')} ask for {processes} "
-            f"processes, but {ranks.world} were started. Use torchrun --nproc_per_node={processes} main.py ..."
-        )
-
-
-def _number(value: Any, default: int) -> int:
-    if value is None or value == "auto":
-        return default
-    return len(value) if isinstance(value, list | tuple) else int(value)
+    check_keys(keys, _NEUTRAL, _HINT, ranks)
 
 
 def _items(corpus: AudioCorpus, ranks: Ranks, dry_run: bool) -> list[AudioItem]:
@@ -180,41 +159,11 @@ def _module(
 
 def _trainer(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[Any], run_dir: Path) -> Any:
     """Make Lightning's trainer on this rank's device; steps, clipping and curves are the module's own."""
-    keys = {name: value for name, value in trainer.keywords.items() if name not in _OWN}
-    on_gpu = ranks.device != "cpu"
-    if keys.get("accelerator") in (None, "auto"):
-        keys["accelerator"] = "gpu" if on_gpu else "cpu"
-    if keys.get("precision") is None:
-        keys["precision"] = "bf16-mixed" if on_gpu else "32-true"
-    devices: Any = trainer.keywords.get("devices", 1)
-    if ranks.world == 1:
-        devices = [int(ranks.device.partition(":")[2] or 0)] if on_gpu else 1
-    elif keys.get("strategy") in (None, "auto"):
-        from lightning.pytorch.strategies import DDPStrategy
-
-        # A descent concerns a part of the parameters; the quantizer keeps its buffers equal by itself.
-        keys["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
-    ours = {
-        "devices": devices,
-        "max_steps": -1,
-        "max_epochs": -1,
-        "val_check_interval": loop.val_check_interval,
-        "check_val_every_n_epoch": None,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": loop.log_every_n_steps,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,
-        "default_root_dir": str(run_dir),
-        "callbacks": callbacks,
-        "plugins": [AtomicCheckpoints()],
-    }
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and which accelerators there are not
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # the averaged weights are
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
-    return trainer.func(**{**keys, **ours})
+    precision = "32-true" if ranks.device == "cpu" else "bf16-mixed"
+    # A descent concerns a part of the parameters; the quantizer keeps its buffers equal by itself.
+    choices: dict[str, Any] = {"precision": precision, "find_unused_parameters": True}
+    steps: dict[str, Any] = {"val_check_interval": loop.val_check_interval, "log_every_n_steps": loop.log_every_n_steps}
+    return make_trainer(trainer, ranks, run_dir, callbacks, **choices, **steps)
 
 
 def _data_facts(items: list[AudioItem], corpus: AudioCorpus) -> dict[str, Any]:

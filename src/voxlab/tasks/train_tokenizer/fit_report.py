@@ -7,7 +7,7 @@ from typing import Any
 from voxlab import audio
 from voxlab.plots import plot_curves
 from voxlab.report import Clip, Section, facts, figure, notice, players, write_report
-from voxlab.tasks.train_tokenizer.history import FILE, curve, read_history
+from voxlab.tasks.history import FILE, curve, read_history
 from voxlab.tasks.train_tokenizer.samples import clip_pairs
 
 _CURVES = {  # title -> (names, unit)

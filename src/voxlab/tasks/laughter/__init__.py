@@ -1,0 +1,1 @@
+"""task=laughter: predict laughter before it starts, from stored frames of a speech model."""

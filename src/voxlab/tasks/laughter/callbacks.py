@@ -1,0 +1,110 @@
+"""What happens around the steps of `task=laughter`: curves, validation over all ranks, checkpoints, early stopping."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from voxlab.parallel import Ranks, gather
+from voxlab.storage import atomic_path
+from voxlab.tasks.history import History
+from voxlab.tasks.laughter.data import View
+from voxlab.tasks.laughter.module import LaughterModule
+from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, predict
+from voxlab.tasks.laughter.validation import validate
+
+log = logging.getLogger(__name__)
+
+_NEXT = "next.ckpt"  # becomes last.ckpt
+
+
+class Progress(Callback):
+    """Logs the steps; after each epoch validates, keeps the best checkpoint, and stops when nothing improves.
+
+    All that is decided (learning rate, best, end) follows from scores that are computed once and sent to all ranks.
+
+    Args:
+        ranks: this process among its peers.
+        run_dir: gets `history.jsonl` and `checkpoints/`.
+        loggers: of rank 0.
+        views: of the validation split.
+    """
+
+    def __init__(self, ranks: Ranks, run_dir: Path, loggers: Mapping[str, Any], views: Sequence[View]) -> None:
+        self.ranks, self.run_dir, self.loggers, self.views = ranks, run_dir, dict(loggers), views
+        self.best: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of this callback's part of a checkpoint."""
+        return "Progress"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is best so far."""
+        return {"best": dict(self.best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was best so far."""
+        self.best = dict(state_dict["best"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LaughterModule) -> None:  # type: ignore[override]
+        """Open the history; end at once what had ended before it was resumed."""
+        folder = self.run_dir if self.ranks.is_first else None
+        self.history = History(folder, self.loggers, pl_module.step)
+        self.clock = (time.perf_counter(), pl_module.step)
+        trainer.should_stop = self._is_over(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LaughterModule, *_: Any) -> None:  # type: ignore[override]
+        """Log, validate, save."""
+        step, fit = pl_module.step, pl_module.fit
+        if step % pl_module.loop.log_every_n_steps == 0:
+            self._log_step(pl_module)
+        ends = step % pl_module.per_epoch == 0 or trainer.should_stop
+        if ends:
+            self._validate(pl_module)
+            trainer.should_stop = self._is_over(pl_module)
+        if ends or step % fit.save_every == 0:
+            self._save(trainer, pl_module, is_best=ends and self.best.get("step") == step)
+
+    def _is_over(self, module: LaughterModule) -> bool:
+        """Tell whether the run is at its end, by its steps or because the latest validations brought nothing."""
+        patience, scores = module.fit.patience, module.scores
+        waited = len(scores) - 1 - module.fit.best_of(scores) if scores else 0
+        return module.step >= module.max_steps or (patience is not None and waited >= patience)
+
+    def _log_step(self, module: LaughterModule) -> None:
+        sums = {name: float(value) for name, value in module.train_log.items()}
+        loss = sums["loss"] if module.loss.reduction == "sum" else sums["loss"] / sums["weight"]
+        now, (before, step) = time.perf_counter(), self.clock
+        self.clock = (now, module.step)
+        row = {"train/loss": loss, "train/prior": sums["positive"] / sums["weight"], "train/lr": module.rate}
+        row |= {"train/grad_norm": sums["grad_norm"], "train/epoch": module.step / module.per_epoch}
+        row["train/frames_per_s"] = sums["frames"] * (module.step - step) / max(now - before, 1e-9)
+        self.history.add(module.step, row)
+
+    def _validate(self, module: LaughterModule) -> None:
+        """Score the validation split; the figures of rank 0 go to all ranks."""
+        episodes = predict(module.model, self.views, self.ranks, module.device)
+        row = gather(self.ranks, validate(episodes, module.loss) if self.ranks.is_first else {})[0]
+        module.scores.append(module.fit.score(row))
+        if module.fit.best_of(module.scores) == len(module.scores) - 1:
+            self.best = {"step": module.step, **row}
+        self.history.add(module.step, row)
+        if self.ranks.is_first:
+            epoch = module.step / module.per_epoch
+            log.info("epoch %.3g: %s", epoch, ", ".join(f"{name} {value:.4f}" for name, value in row.items()))
+
+    def _save(self, trainer: Trainer, module: LaughterModule, *, is_best: bool) -> None:
+        folder = self.run_dir / CHECKPOINTS
+        # Renamed after all that hangs on it is written: a run killed meanwhile goes on from the one before.
+        trainer.save_checkpoint(folder / _NEXT, weights_only=False)
+        if not self.ranks.is_first:
+            return
+        if is_best:
+            with atomic_path(folder / BEST) as temporary:
+                shutil.copyfile(folder / _NEXT, temporary)
+        (folder / _NEXT).replace(folder / LAST)

@@ -1,0 +1,54 @@
+"""Mean and standard deviation of each feature over training frames, whichever rank reads what."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlab.data.frame_blocks import LabelledView
+from voxlab.parallel import Ranks, gather
+
+_FRAMES = 4096  # at once
+
+Moments = tuple[int, np.ndarray, np.ndarray]  # frames, mean (D,), sum of squared deviations (D,)
+
+
+def measure(views: Sequence[LabelledView], ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (D,) float32 over the unmasked frames; the same for any number of ranks.
+
+    Collective: each rank reads its share of the views; their moments are merged in the order of the views.
+    """
+    own = {number: _moments(views[number]) for number in range(ranks.rank, len(views), ranks.world)}
+    every = {number: moments for part in gather(ranks, own) for number, moments in part.items()}
+    total = every[0]
+    for number in range(1, len(views)):
+        total = merge(total, every[number])
+    count, mean, squares = total
+    std = np.sqrt(squares / max(count, 1))
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+
+
+def _moments(view: LabelledView) -> Moments:
+    dim = view.features.shape[1]
+    total: Moments = (0, np.zeros(dim), np.zeros(dim))
+    for start in range(0, len(view.mask), _FRAMES):
+        mask = view.mask[start : start + _FRAMES]
+        if mask.any():
+            frames = np.asarray(view.features[start : start + _FRAMES])[mask].astype(np.float64)
+            mean = frames.mean(0)
+            total = merge(total, (len(frames), mean, np.square(frames - mean).sum(0)))
+    return total
+
+
+def merge(first: Moments, second: Moments) -> Moments:
+    """Return the moments of both sets of frames.
+
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    """
+    count = first[0] + second[0]
+    if count == 0:
+        return first
+    delta = second[1] - first[1]
+    share = second[0] / count
+    return count, first[1] + delta * share, first[2] + second[2] + np.square(delta) * first[0] * share

@@ -1,0 +1,115 @@
+"""Lightning's trainer as training tasks use it: this launch's device and processes, files that are never partial."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from voxlab.errors import UserError
+from voxlab.parallel import Ranks
+from voxlab.storage import atomic_path
+
+# Keys of the trainer group that a training loop looks after itself; of the second kind, only the neutral value goes.
+_OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
+NEUTRAL: dict[str, Any] = {
+    **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
+    **{"min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
+}
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoint files that are complete or absent, even where the process is killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write one file."""
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, ranks: Ranks) -> None:
+    """Refuse settings of the trainer group that the loop does not know, and a number of processes that isn't there.
+
+    Args:
+        keys: of the trainer group.
+        neutral: key -> the one value, besides null, that may stand there.
+        task: for messages, with what ends its runs.
+        ranks: this process among its peers.
+
+    Raises:
+        UserError: names the key.
+    """
+    for name, value in neutral.items():
+        if keys.get(name, value) not in (value, None):
+            raise UserError(f"trainer.{name}={keys[name]} does not go with {task}")
+    processes = _number(keys.get("devices"), 1) * _number(keys.get("num_nodes"), 1)
+    if processes != ranks.world:
+        raise UserError(
+            f"trainer.devices={keys.get('devices')} and num_nodes={keys.get('num_nodes')} ask for {processes} "
+            f"processes, but {ranks.world} were started. Use torchrun --nproc_per_node={processes} main.py ..."
+        )
+
+
+def _number(value: Any, default: int) -> int:
+    if value is None or value == "auto":
+        return default
+    return len(value) if isinstance(value, list | tuple) else int(value)
+
+
+def make_trainer(
+    trainer: partial[Any],
+    ranks: Ranks,
+    run_dir: Path,
+    callbacks: Sequence[Any],
+    *,
+    precision: str,
+    find_unused_parameters: bool,
+    **ours: Any,
+) -> Any:
+    """Make Lightning's trainer on this rank's device; steps, clipping, curves and checkpoints are the task's own.
+
+    Args:
+        trainer: `lightning.Trainer` with the settings of the trainer group.
+        ranks: this process among its peers.
+        run_dir: of the run.
+        callbacks: of the task.
+        precision: where trainer.precision is null.
+        find_unused_parameters: whether a descent may concern a part of the parameters.
+        ours: keys of the trainer that the task decides.
+    """
+    keys = {name: value for name, value in trainer.keywords.items() if name not in _OWN}
+    on_gpu = ranks.device != "cpu"
+    if keys.get("accelerator") in (None, "auto"):
+        keys["accelerator"] = "gpu" if on_gpu else "cpu"
+    keys["precision"] = keys.get("precision") or precision
+    devices: Any = trainer.keywords.get("devices", 1)
+    if ranks.world == 1:
+        devices = [int(ranks.device.partition(":")[2] or 0)] if on_gpu else 1
+    elif keys.get("strategy") in (None, "auto"):
+        from lightning.pytorch.strategies import DDPStrategy
+
+        # Buffers are equal on all ranks by themselves.
+        keys["strategy"] = DDPStrategy(find_unused_parameters=find_unused_parameters, broadcast_buffers=False)
+    fixed = {
+        "devices": devices,
+        "max_steps": -1,
+        "max_epochs": -1,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "default_root_dir": str(run_dir),
+        "callbacks": list(callbacks),
+        "plugins": [AtomicCheckpoints()],
+    }
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and which accelerators there are not
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # the averaged weights are
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
+    return trainer.func(**{**keys, **fixed, **ours})

@@ -1,0 +1,164 @@
+"""task=laughter through main.py: killed and resumed, on one to three ranks, stopped early on all, with its loggers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.laughter_stores import write_store
+from tests.tasks.laughter_runs import ROOT, command, environment, main, state
+from voxlab.tasks.history import read_history
+
+pytestmark = pytest.mark.slow
+PREDICT = """
+import json, sys
+from pathlib import Path
+import torch
+from voxlab import parallel
+from voxlab.data.feature_store import open_store
+from voxlab.losses.events import BinaryCrossEntropy
+from voxlab.metrics.events import pool
+from voxlab.models.laughter import Gru
+from voxlab.tasks.laughter.validation import validate
+from voxlab.tasks.laughter.data import read_split
+from voxlab.tasks.laughter.predict import predict
+from voxlab.tasks.laughter.settings import read_labels
+
+ranks = parallel.launched("cpu")
+views = read_split(open_store(Path(sys.argv[1])), "test", read_labels({}, 5))
+torch.manual_seed(0)
+model = Gru(hidden=8).build(16)
+loss = BinaryCrossEntropy(pos_weight=1)
+loss.prepare(1, 1)
+episodes = predict(model, views, ranks, "cpu")
+frames = sum(len(episode.y) for episode in episodes)
+row = validate(episodes, loss) | {"frames": frames, "keys": [episode.key for episode in episodes]}
+Path(sys.argv[2], f"{ranks.world}-{ranks.rank}.json").write_text(json.dumps(row))
+parallel.shutdown(ranks)
+"""
+
+
+def launcher(processes: int) -> tuple[str, ...]:
+    port = 20000 + (os.getpid() * 7 + processes) % 20000
+    return ("-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stores") / "s"
+    return write_store(root, splits={"train": 12, "validation": 4, "test": 3}, dim=32, frames=3000, events=8)
+
+
+def checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if k != "train/frames_per_s"} for row in read_history(folder / "history.jsonl")
+    ]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> None:
+    """SIGKILL in the third of six epochs, and another number of reading processes after it."""
+    settings = [f"store={store}", "model=mlp", "model.hidden=16", "fit.batch_size=64", "fit.save_every=25"]
+    settings += ["trainer.max_epochs=6", "trainer.log_every_n_steps=5"]
+    checked(main(tmp_path, *settings, "hydra.run.dir=whole", "fit.num_workers=1"))
+    per_epoch = json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps_per_epoch"]
+    with subprocess.Popen(
+        command(*settings, "hydra.run.dir=cut", "fit.num_workers=1"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + 150
+        while time.monotonic() < until and process.poll() is None:
+            found = read_history(tmp_path / "cut" / "history.jsonl")
+            if found and found[-1]["step"] >= 2 * per_epoch + 10:
+                break
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert read_history(tmp_path / "cut" / "history.jsonl")[-1]["step"] < 6 * per_epoch
+    checked(main(tmp_path, "resume=cut", *settings, "fit.num_workers=0"))
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    for name in ("last.ckpt", "best.ckpt"):
+        whole, cut = state(tmp_path / "whole", name), state(tmp_path / "cut", name)
+        assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "cut")]
+    assert {k: v for k, v in metrics[0].items() if k.startswith("test/")} == {
+        k: v for k, v in metrics[1].items() if k.startswith("test/")
+    }
+
+
+@pytest.mark.parametrize("model", ["linear", "gru"])
+def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Path) -> None:
+    settings = [f"store={store}", f"model={model}", "fit.num_workers=0", "fit.block=64"]
+    settings += ["model.hidden=8"] if model == "gru" else []
+    checked(main(tmp_path, *settings, "hydra.run.dir=one"))
+    checked(main(tmp_path, *settings, "hydra.run.dir=two", launcher=launcher(2)))
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    names = [name for name in one if name.startswith(("test/", "val/")) and isinstance(one[name], int | float)]
+    assert len(names) > 30
+    assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, abs=1e-6, rel=1e-6)
+    for first, second in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert second == pytest.approx(first, rel=1e-4, abs=1e-6)
+
+
+def test_early_stopping_ends_all_ranks(store: Path, tmp_path: Path) -> None:
+    settings = [f"store={store}", "fit.patience=1", "fit.min_delta=1", "trainer.max_epochs=50", "fit.num_workers=0"]
+    done = subprocess.run(
+        command(*settings, "hydra.run.dir=run", launcher=launcher(2)),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    checked(done)
+    assert len([row for row in rows(tmp_path / "run") if "val/ap" in row]) == 2
+
+
+def test_scores_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
+    """73 episodes of 137 frames, 10,001 in all, on 1, 2 and 3 processes."""
+    store = write_store(tmp_path / "s", splits={"test": 73}, dim=16, frames=137, events=1)
+    script = tmp_path / "predict.py"
+    script.write_text(PREDICT)
+    for processes in (1, 2, 3):
+        words = [sys.executable, *launcher(processes), str(script), str(store), str(tmp_path)]
+        checked(subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False))
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*-*.json"))]
+    assert len(found) == 6
+    assert all(row == found[0] for row in found)
+    assert found[0]["frames"] == 10001
+
+
+def test_loggers_get_the_curves(store: Path, tmp_path: Path) -> None:
+    settings = [f"store={store}", "trainer.max_epochs=2", "logger=local", "eval.plots=all"]
+    checked(main(tmp_path, *settings, "hydra.run.dir=run"))
+    header = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "val/ap", "val/auroc", "step"} <= set(header)
+    assert next((tmp_path / "run").glob("events.out.tfevents.*")).stat().st_size > 0
+    assert "Learning rate" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_users_see_when_the_store_does_not_fit(store: Path, tmp_path: Path) -> None:
+    done = main(tmp_path, f"store={store}", "features.num_bins=20", "hydra.run.dir=run")
+    assert done.returncode == 2
+    assert "num_bins: 16 -> 20" in done.stderr + done.stdout
+    done = main(tmp_path, "hydra.run.dir=run2")
+    assert done.returncode == 2
+    text = done.stderr + done.stdout
+    assert "there are no features in extracted/podcastfillers-logmel" in text
+    assert "python main.py task=extract data=podcastfillers features=logmel" in text
