@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # May differ between a run and its resumption: who looks on, and what the launcher decides.
 _FREE_KEYS = (
-    *("resume", "name", "tags", "logger", "fit.num_workers"),
+    *("resume", "name", "tags", "logger", "fit.num_workers", "fit.read_ahead"),
     *("trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
 

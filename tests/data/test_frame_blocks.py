@@ -51,7 +51,7 @@ def test_readers_share_the_used_frames_of_an_epoch(lengths, world, block, batch_
     steps = num_batches(views, **options, world=world)
     used, seen = used_numbers(views), []
     for rank in range(world):
-        batches = list(epoch_batches(views, **options, buffer=buffer, seed=seed, epoch=1, rank=rank, world=world))
+        batches = list(epoch_batches(views, **options, buffer=buffer, seed=seed, epoch=1, readers=[rank], world=world))
         assert len(batches) == steps
         sizes = [len(batch["y"]) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
@@ -64,7 +64,7 @@ def test_more_readers_than_sequences_in_a_batch_get_the_same_number_of_batches()
     views = make_views([64 * 9], keep=1.0)
     for world, batch_size, steps in ((8, 1, 1), (4, 1, 2), (2, 2, 3), (1, 4, 3), (1, 100, 1)):
         options = {"batch_size": batch_size, "block": 64, "world": world, "context": 5}
-        readers = [list(epoch_batches(views, **options, seed=0, epoch=0, rank=rank)) for rank in range(world)]
+        readers = [list(epoch_batches(views, **options, seed=0, epoch=0, readers=[rank])) for rank in range(world)]
         assert [len(batches) for batches in readers] == [steps] * world == [num_batches(views, **options)] * world
         assert sum(len(batch["y"]) for batches in readers for batch in batches) == 9
 
@@ -85,7 +85,7 @@ def test_batches_hold_what_belongs_to_each_frame():
 def test_any_step_can_be_the_first(context):
     views = make_views([900, 40, 500])
     options = {"batch_size": 60 if context == 0 else 3, "block": 64, "buffer": 150, "seed": 4, "epoch": 2}
-    options |= {"rank": 1, "world": 2, "context": context}
+    options |= {"readers": [1, 0], "world": 2, "context": context}
     whole = list(epoch_batches(views, **options))
     for step in range(len(whole) + 1):
         rest = list(epoch_batches(views, **options, start_step=step))
@@ -169,7 +169,7 @@ def test_messages():
     weight = np.zeros(512, np.float32)
     weight[0], weight[256:] = 1, 1
     view = LabelledView(np.zeros((512, 2), np.float16), weight, weight > 0, weight)
-    readers = [epoch_batches([view], batch_size=10, seed=0, epoch=0, rank=rank, world=2) for rank in (0, 1)]
+    readers = [epoch_batches([view], batch_size=10, seed=0, epoch=0, readers=[rank], world=2) for rank in (0, 1)]
     with pytest.raises(UserError, match=r"1 training frames don't make 13 batches for reader . of 2"):
         [next(reader) for reader in readers]
 

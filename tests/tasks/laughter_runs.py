@@ -21,7 +21,7 @@ CONF = yaml.safe_load((ROOT / "conf" / "task" / "laughter.yaml").read_text())
 NODES: dict[str, dict[str, Any]] = {
     "labels": CONF["labels"],
     "sampling": CONF["sampling"],
-    "fit": {**CONF["fit"], "num_workers": 0},
+    "fit": {**CONF["fit"], "read_ahead": 0},
     "thr": CONF["thr"],
     "events": {**CONF["events"], "horizon": 5},
     "eval": {**CONF["eval"], "plots": "none", "bootstrap": 0},

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from voxlab.data.frame_blocks import LabelledView
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.tasks.laughter import moments
-from voxlab.tasks.laughter.batches import TrainData, joined, num_readers
+from voxlab.tasks.laughter.batches import TrainData, ahead, num_readers
 from voxlab.tasks.laughter.data import check_shows, describe_split, labelled, read_split, shuffled
 from voxlab.tasks.laughter.settings import Fit, read_labels
 
@@ -109,19 +110,6 @@ def test_readers() -> None:
     assert num_readers(1, 1) == 1
 
 
-def test_joined_pads_at_the_end() -> None:
-    short = {"features": torch.ones(1, 2, 3), "mask": torch.ones(1, 2, dtype=torch.bool)}
-    batch = joined(
-        [
-            {**short, "y": torch.ones(1, 2)},
-            {name: torch.cat([v, v], 1) for name, v in short.items()} | {"y": torch.ones(1, 4)},
-        ]
-    )
-    assert batch["features"].shape == (2, 4, 3)
-    assert batch["mask"].tolist() == [[True, True, False, False], [True] * 4]
-    assert batch["features"][0, 2:].abs().sum() == 0
-
-
 def test_too_small_batches() -> None:
     with pytest.raises(UserError, match=r"fit.batch_size=3: with 2 ranks, give 8 or more"):
         TrainData(views([4000]), Fit(batch_size=3, block=64), 0, 0, 2)
@@ -140,11 +128,25 @@ def test_errors_of_reading_arrive_as_such() -> None:
             raise UserError("a0.features.npy has become shorter")
 
     items = [dataclasses.replace(view, features=Broken()) for view in views([4000])]
-    data = TrainData(items, Fit(batch_size=64, block=64, num_workers=1), 0, 0, 1)
+    data = TrainData(items, Fit(batch_size=64, block=64), 0, 0, 1)
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, lightning_module=SimpleNamespace(step=0))  # type: ignore[assignment]
-    batch = next(iter(data.train_dataloader()))
     with pytest.raises(UserError, match="has become shorter"):
-        data.on_before_batch_transfer(batch, 0)
+        next(data.train_dataloader())
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_reading_ahead_keeps_the_order_and_stops_with_its_user(count: int) -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[Any]:
+        for number in itertools.count():
+            read.append(number)
+            yield {"number": number}
+
+    stream = ahead(batches(), count)
+    assert [next(stream)["number"] for _ in range(50)] == list(range(50))
+    stream.close()
+    assert 50 <= len(read) <= 50 + count
 
 
 # ---- splits --------------------------------------------------------------------------------------------------------

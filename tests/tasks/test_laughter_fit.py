@@ -331,7 +331,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"loss": {"mel": 1}}, "task=laughter takes loss=bce, focal or adaptive_focal"),
     ({"fit": {"norm": "batch"}}, "fit.norm=batch: choose standard or layernorm or none"),
     ({"fit": {"batchsize": 3}}, "fit.batchsize: there is no such key. Known: batch_size"),
-    ({"fit": {"num_workers": 4}}, "fit.num_workers=4"),
+    ({"fit": {"read_ahead": -1}}, "fit.read_ahead=-1"),
     ({"fit": {"patience": 0}}, "fit.patience=0"),
     ({"fit": {"monitor": "val/f1"}}, "fit.monitor=val/f1: choose val/ap or val/loss"),
     ({"fit": {"solver": "lbfgs"}, "model": Mlp()}, "fit.solver=lbfgs goes with model=linear, not model=mlp"),

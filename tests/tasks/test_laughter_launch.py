@@ -71,10 +71,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> 
     """SIGKILL in the third of six epochs, and another number of reading processes after it."""
     settings = [f"store={store}", "model=mlp", "model.hidden=16", "fit.batch_size=64", "fit.save_every=25"]
     settings += ["trainer.max_epochs=6", "trainer.log_every_n_steps=5"]
-    checked(main(tmp_path, *settings, "hydra.run.dir=whole", "fit.num_workers=1"))
+    checked(main(tmp_path, *settings, "hydra.run.dir=whole", "fit.read_ahead=4"))
     per_epoch = json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps_per_epoch"]
     with subprocess.Popen(
-        command(*settings, "hydra.run.dir=cut", "fit.num_workers=1"),
+        command(*settings, "hydra.run.dir=cut", "fit.read_ahead=4"),
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> 
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert read_history(tmp_path / "cut" / "history.jsonl")[-1]["step"] < 6 * per_epoch
-    checked(main(tmp_path, "resume=cut", *settings, "fit.num_workers=0"))
+    checked(main(tmp_path, "resume=cut", *settings, "fit.read_ahead=0"))
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     for name in ("last.ckpt", "best.ckpt"):
         whole, cut = state(tmp_path / "whole", name), state(tmp_path / "cut", name)
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("model", ["linear", "gru"])
 def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Path) -> None:
-    settings = [f"store={store}", f"model={model}", "fit.num_workers=0", "fit.block=64"]
+    settings = [f"store={store}", f"model={model}", "fit.read_ahead=0", "fit.block=64"]
     settings += ["model.hidden=8"] if model == "gru" else []
     checked(main(tmp_path, *settings, "hydra.run.dir=one"))
     checked(main(tmp_path, *settings, "hydra.run.dir=two", launcher=launcher(2)))
@@ -116,7 +116,7 @@ def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Pa
 
 
 def test_early_stopping_ends_all_ranks(store: Path, tmp_path: Path) -> None:
-    settings = [f"store={store}", "fit.patience=1", "fit.min_delta=1", "trainer.max_epochs=50", "fit.num_workers=0"]
+    settings = [f"store={store}", "fit.patience=1", "fit.min_delta=1", "trainer.max_epochs=50", "fit.read_ahead=0"]
     done = subprocess.run(
         command(*settings, "hydra.run.dir=run", launcher=launcher(2)),
         cwd=tmp_path,

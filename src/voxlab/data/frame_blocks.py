@@ -1,12 +1,13 @@
 """Training batches out of files of frames: blocks in random order, read one after the other, mixed in a buffer.
 
-What a batch holds is a function of (seed, epoch, step, rank, world): no state, no process group, any step can be next.
+What a batch holds is a function of (seed, epoch, step, reader): no state, no process group, any step can be next.
 """
 
 import heapq
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,10 +60,10 @@ class _Blocks(NamedTuple):
 def num_batches(
     views: Sequence[LabelledView], *, batch_size: int, block: int = 256, world: int = 1, context: int = 0
 ) -> int:
-    """Return the batches per epoch, the same for every rank and every epoch; arguments as for `epoch_batches`.
+    """Return the batches per epoch, the same for every reader and every epoch; arguments as for `epoch_batches`.
 
     Raises:
-        UserError: there are fewer blocks than ranks, or no used frame at all.
+        UserError: there are fewer blocks than readers, or no used frame at all.
     """
     return _num_batches(_plan(views, block), batch_size, world, context)
 
@@ -86,29 +87,29 @@ def epoch_batches(
     buffer: int = 65_536,
     seed: int,
     epoch: int,
-    rank: int = 0,
+    readers: Sequence[int] = (0,),
     world: int = 1,
     start_step: int = 0,
     context: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches of one reader in one epoch.
+    """Yield the batches of an epoch, each of parts that `readers` give, in this order.
 
     All blocks that hold a used frame are put in an order that `seed` and `epoch` decide, and each goes to the reader
     that has fewest frames so far. For frame models (context 0) the used frames of blocks that make about `buffer` of
     them are mixed, for the others a block is a sequence.
 
-    Every reader has `num_batches` batches, and no frame is left out, so their sizes differ by a little: with one reader
+    Every reader has `num_batches` parts, and no frame is left out, so their sizes differ by a little: with one reader
     they are at most `batch_size`, with several the average is.
 
     Args:
         views: what to read.
-        batch_size: frames a batch; with context, sequences.
+        batch_size: frames that a reader gives to a batch; with context, sequences.
         block: consecutive frames that are read at once.
-        buffer: used frames that are mixed, in memory as they are stored.
+        buffer: used frames that a reader mixes, in memory as they are stored.
         seed: of the order.
         epoch: counts from 0.
-        rank: number of the reader.
-        world: number of readers.
+        readers: numbers of those whose parts make up the batches, below `world`.
+        world: number of readers in all.
         start_step: batches to leave out, without reading them.
         context: earlier frames that a sequence starts with, at most; they have weight 0. 0: batches of single frames.
 
@@ -122,29 +123,34 @@ def epoch_batches(
     blocks = _plan(views, block)
     steps = _num_batches(blocks, batch_size, world, context)
     order = np.random.default_rng([seed, epoch]).permutation(len(blocks.view))
-    own = order[rank::world] if context else _share(order, blocks.count, rank, world)
-    units = len(own) if context else int(blocks.count[own].sum())
-    if units < steps:
-        raise UserError(
-            f"{units} training frames don't make {steps} batches for reader {rank} of {world}. "
-            "Lower fit.batch_size or use fewer processes."
-        )
-    edges = (units * np.arange(steps + 1) // steps).tolist()
-    bounds = list(zip(edges[start_step:-1], edges[start_step + 1 :], strict=True))
-    if context:
-        yield from _sequences(views, blocks, own, bounds, block, context)
-    else:
-        yield from _single_frames(views, blocks, own, bounds, block, buffer, [seed, epoch, rank, world])
+    streams: list[Iterator[Any]] = []
+    for reader in readers:
+        own = order[reader::world] if context else _share(order, blocks.count, reader, world)
+        units = len(own) if context else int(blocks.count[own].sum())
+        if units < steps:
+            raise UserError(
+                f"{units} training frames don't make {steps} batches for reader {reader} of {world}. "
+                "Lower fit.batch_size or use fewer processes."
+            )
+        edges = (units * np.arange(steps + 1) // steps).tolist()
+        bounds = list(zip(edges[start_step:-1], edges[start_step + 1 :], strict=True))
+        if context:
+            streams.append(_sequences(views, blocks, own, bounds, block, context))
+        else:
+            streams.append(_single_frames(views, blocks, own, bounds, block, buffer, [seed, epoch, reader, world]))
+    join = _join_sequences if context else _join_frames
+    for parts in zip(*streams, strict=True):
+        yield join([piece for part in parts for piece in part])
 
 
-def _share(order: np.ndarray, count: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Deal blocks in their order, each to the reader with the fewest frames; return those of `rank`."""
-    loads = [(0, reader) for reader in range(world)]
+def _share(order: np.ndarray, count: np.ndarray, reader: int, world: int) -> np.ndarray:
+    """Deal blocks in their order, each to the reader with the fewest frames; return those of `reader`."""
+    loads = [(0, number) for number in range(world)]
     own = []
     for block in order.tolist():
-        load, reader = loads[0]
-        heapq.heapreplace(loads, (load + int(count[block]), reader))
-        if reader == rank:
+        load, number = loads[0]
+        heapq.heapreplace(loads, (load + int(count[block]), number))
+        if number == reader:
             own.append(block)
     return np.array(own, np.int64)
 
@@ -179,8 +185,8 @@ def _single_frames(
     block: int,
     buffer: int,
     key: Sequence[int],
-) -> Iterator[Batch]:
-    """Cut batches out of groups of blocks, each group mixed; groups that lie before the first batch are not read."""
+) -> Iterator[list[_Rows]]:
+    """Cut parts of batches out of groups of blocks, each group mixed; groups before the first batch are not read."""
     ends = np.cumsum(blocks.count[own])
     group_of = (ends - 1) // buffer
     position, carried, done = bounds[0][0] if bounds else int(ends[-1]), [], 0
@@ -194,7 +200,7 @@ def _single_frames(
         order = np.random.default_rng([*key, int(group)]).permutation(stop - first)
         while done < len(bounds) and bounds[done][1] <= stop:
             end = bounds[done][1]
-            yield _as_batch([*carried, memory.take(order[position - first : end - first])])
+            yield [*carried, memory.take(order[position - first : end - first])]
             position, carried, done = end, [], done + 1
         if position < stop:  # the last batch of this group goes on in the next
             carried.append(memory.take(order[position - first :]))
@@ -202,8 +208,15 @@ def _single_frames(
 
 
 def _new_rows(view: LabelledView, count: int) -> _Rows:
-    """Return memory for a group: it is filled again and again, since fresh pages cost more than what is read."""
-    features = np.empty((count, view.features.shape[1]), np.asarray(view.features[:0]).dtype)
+    """Return memory for a group: it is filled again and again, since fresh pages cost more than what is read.
+
+    In pages of 2 MB, where the system has them: half a gigabyte of small ones takes a second to be handed out.
+    """
+    dtype, dim = np.asarray(view.features[:0]).dtype, view.features.shape[1]
+    pages = mmap.mmap(-1, count * dim * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    features = np.frombuffer(pages, dtype).reshape(count, dim)
     return _Rows(features, np.empty(count, np.float32), np.empty(count, np.float32))
 
 
@@ -224,8 +237,8 @@ def _read_rows(views: Sequence[LabelledView], blocks: _Blocks, chosen: np.ndarra
         filled = part.stop
 
 
-def _as_batch(parts: Sequence[_Rows]) -> Batch:
-    """Join parts and convert them to float32, without a copy in between."""
+def _join_frames(parts: Sequence[_Rows]) -> Batch:
+    """Make a batch and convert it to float32, without a copy in between."""
     count = sum(len(part.y) for part in parts)
     features = torch.empty(count, parts[0].features.shape[1])
     start = 0
@@ -248,13 +261,16 @@ def _sequences(
     bounds: Sequence[tuple[int, int]],
     block: int,
     context: int,
-) -> Iterator[Batch]:
+) -> Iterator[list[dict[str, np.ndarray]]]:
     """Read blocks in order, each with the frames before it."""
     for start, stop in bounds:
         chosen = own[start:stop]
-        sequences = [_read_sequence(views[int(blocks.view[i])], int(blocks.start[i]), block, context) for i in chosen]
-        longest = max(len(sequence["y"]) for sequence in sequences)
-        yield {name: torch.stack([_padded(sequence[name], longest) for sequence in sequences]) for name in sequences[0]}
+        yield [_read_sequence(views[int(blocks.view[i])], int(blocks.start[i]), block, context) for i in chosen]
+
+
+def _join_sequences(sequences: Sequence[dict[str, np.ndarray]]) -> Batch:
+    longest = max(len(sequence["y"]) for sequence in sequences)
+    return {name: torch.stack([_padded(sequence[name], longest) for sequence in sequences]) for name in sequences[0]}
 
 
 def _read_sequence(view: LabelledView, start: int, block: int, context: int) -> dict[str, np.ndarray]:

@@ -4,17 +4,15 @@ A batch is a dict: features (B, L, D) float32, y (B, L), weight (B, L), mask (B,
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from lightning import LightningDataModule
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
 
 from voxlab.data.frame_blocks import LabelledView, epoch_batches, num_batches
 from voxlab.errors import UserError
+from voxlab.parallel import side_threads
 from voxlab.tasks.laughter.settings import Fit
 
 Batch = dict[str, Any]
@@ -58,60 +56,29 @@ class TrainData(LightningDataModule):
         self.shape: dict[str, Any] = {"batch_size": size // self.readers, "block": fit.block, "context": context}
         self.per_epoch = num_batches(self.views, world=self.readers, **self.shape)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return this rank's part of every batch from the module's step on, in an order without end."""
+    def train_dataloader(self) -> Iterator[Batch]:
+        """Return this rank's part of every batch from the module's step on, without end."""
         trainer: Any = self.trainer
         rank, world = trainer.global_rank, trainer.world_size
-        batches = Batches(self, trainer.lightning_module.step, range(rank, self.readers, world))
-        workers = self.fit.num_workers
-        return DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        return ahead(self.batches(trainer.lightning_module.step, range(rank, self.readers, world)), self.fit.read_ahead)
 
     def batches(self, step: int, readers: Sequence[int]) -> Iterator[Batch]:
         """Yield what some of the readers give for each step from `step` on, without end."""
         settings = {**self.shape, "buffer": max(1, self.fit.buffer // self.readers), "seed": self.seed}
         first, start = divmod(step, self.per_epoch)
         for epoch in itertools.count(first):
-            streams = [
-                epoch_batches(self.views, epoch=epoch, rank=reader, world=self.readers, start_step=start, **settings)
-                for reader in readers
-            ]
-            for parts in zip(*streams, strict=True):
-                yield joined(parts)
+            given = {"epoch": epoch, "readers": readers, "world": self.readers, "start_step": start}
+            yield from epoch_batches(self.views, **given, **settings)
             start = 0
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Raise here what a reader has found, as the user's error that it is."""
-        if "error" in batch:
-            raise UserError(batch["error"])
-        return batch
 
-
-class Batches(IterableDataset[Batch]):
-    """The batches of some readers; what can't be read becomes {"error": message}, as errors of processes come garbled.
-
-    Args:
-        data: makes them.
-        step: to begin with.
-        readers: which.
-    """
-
-    def __init__(self, data: TrainData, step: int, readers: Sequence[int]) -> None:
-        # Without the trainer, which a reading process can't take along.
-        self.data, self.step, self.readers = data, step, readers
-
-    def __iter__(self) -> Iterator[Batch]:
-        try:
-            yield from self.data.batches(self.step, self.readers)
-        except UserError as error:
-            yield {"error": str(error)}
-
-
-def joined(parts: Sequence[dict[str, Tensor]]) -> Batch:
-    """Return one batch of several, padded at the end to the longest."""
-    length = max(part["y"].shape[1] for part in parts)
-    return {name: torch.cat([_padded(part[name], length) for part in parts]) for name in parts[0]}
-
-
-def _padded(values: Tensor, length: int) -> Tensor:
-    missing = length - values.shape[1]
-    return values if not missing else F.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))
+def ahead(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Yield batches in their order, without end, while a thread reads the next `count`."""
+    pool = side_threads(1, "reader")
+    try:
+        waiting = deque(pool.submit(next, batches) for _ in range(count))
+        while True:
+            waiting.append(pool.submit(next, batches))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

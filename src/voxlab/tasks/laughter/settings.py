@@ -25,7 +25,7 @@ class Fit:
     block: int = 256
     buffer: int = 65_536
     norm: str = "standard"
-    num_workers: int = 1
+    read_ahead: int = 4
     monitor: str = "val/ap"
     patience: int | None = 10
     min_delta: float = 0.0
@@ -41,11 +41,9 @@ class Fit:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"fit.{name}={value}: give a whole number of 1 or more.")
-        for name in ("min_delta", "l2"):
+        for name in ("min_delta", "l2", "read_ahead"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"fit.{name}={getattr(self, name)}: give a number of 0 or more.")
-        if self.num_workers not in (0, 1):
-            raise UserError(f"fit.num_workers={self.num_workers}: one process reads ahead (1), or none (0).")
         choices = {"norm": NORMS, "monitor": ("val/ap", "val/loss"), "solver": ("sgd", "lbfgs")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
