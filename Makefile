@@ -30,10 +30,10 @@ check: setup ## format, lint, types and the quick tests
 	$(BIN)/pyright
 	$(PYTEST) -q -m "not slow and not gpu and not weights"
 
-test: setup ## the suite with coverage; no GPU, no published weights, no network, no long training
-	$(PYTEST) -m "not gpu and not weights and not training" --cov --cov-report=term:skip-covered
+test: setup ## the suite; no GPU, no published weights, no network, no long training
+	$(PYTEST) -m "not gpu and not weights and not training" --durations=15
 
-test-all: setup ## everything, also long training and what needs a GPU or published weights (skipped without)
+test-all: setup ## everything with coverage, also long training and what needs a GPU or published weights
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
 demo: setup ## the sample corpus through the whole conversion on the CPU; prints the page to look at

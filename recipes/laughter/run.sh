@@ -36,6 +36,7 @@ store=$out/$features
 "${launcher[@]}" main.py task=extract "${corpus[@]}" "features=$features" "out=$store" "${chosen[@]}"
 "$python" main.py -m task=laughter "${corpus[@]}" "features=$features" "store=$store" \
     "loss=${LOSSES:-bce,focal,adaptive_focal}" "shift=${SHIFTS:-1,2,5,10,25}" "hydra.sweep.dir=$out/sweep" \
+    'hydra.sweep.subdir=${hydra.runtime.choices.loss}-shift${shift}' \
     "${training[@]}" "${chosen[@]}" "${rest[@]}"
 "$python" main.py task=laughter stage=compare "${corpus[@]}" "features=$features" "store=$store" "runs=$out/sweep" \
     "hydra.run.dir=$out/compare" "${chosen[@]}"

@@ -149,8 +149,10 @@ def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
         with _terminable(ranks):
             yield
         status.finish("done")
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as error:
         status.finish("interrupted")
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning ends the process with code 1
+            raise KeyboardInterrupt from error
         raise
     except Exception as error:
         raise _report(error, status) from error

@@ -6,7 +6,7 @@ from moshi.models.loaders import get_mimi
 
 from tests.tiny_models import write_tiny_mimi
 from voxlab.codecs.base import single, stack, unstack
-from voxlab.codecs.mimi import CHUNK_FRAMES, WEIGHTS_FILE, Mimi, seanet
+from voxlab.codecs.mimi import CHUNK_FRAMES, WEIGHTS_FILE, Mimi, load_network, seanet
 from voxlab.errors import UserError
 
 
@@ -105,6 +105,14 @@ def test_weights_file_folder_and_published_name(folder, tmp_path):
     (tmp_path / WEIGHTS_FILE).rename(tmp_path / "third.safetensors")
     with pytest.raises(UserError, match=r"holds 2 \.safetensors files"):
         _ = Mimi(weights=str(tmp_path)).info
+
+
+def test_a_file_that_holds_no_weights_is_a_user_error(tmp_path):
+    (tmp_path / "notes.md").write_text("# notes")
+    with pytest.raises(
+        UserError, match=r"notes\.md is not a Mimi of moshi's format or of this architecture: it holds no"
+    ):
+        load_network(tmp_path / "notes.md", None, num_codebooks=8, seed=0)
 
 
 def test_foreign_weights_are_a_user_error(folder):

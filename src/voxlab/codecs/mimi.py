@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
@@ -263,7 +264,7 @@ def load_network(file: Path | None, config: dict[str, Any] | None, *, num_codebo
         torch.manual_seed(seed)
         try:
             model = get_mimi(file, config, num_codebooks=num_codebooks)
-        except (RuntimeError, SafetensorError) as error:
+        except (RuntimeError, SafetensorError, UnpicklingError, KeyError, EOFError) as error:
             raise UserError(_foreign_format(file, error)) from error
     if file is None:
         fill_codebooks(model, seed)
@@ -338,8 +339,9 @@ def _pick(folder: Path) -> Path:
 
 
 def _foreign_format(file: Path | None, error: Exception) -> str:
+    reason = "it holds no tensors" if isinstance(error, UnpicklingError | EOFError) else str(error).splitlines()[0]
     return (
-        f"codec mimi: {file} is not a Mimi of moshi's format or of this architecture: {str(error).splitlines()[0]}.\n"
+        f"codec mimi: {file} is not a Mimi of moshi's format or of this architecture: {reason}.\n"
         f"Allowed: {WEIGHTS_FILE} of a Kyutai Moshi or TTS repo (kyutai/mimi itself is in transformers' format), "
         f"or a file with its {CONFIG_FILE} beside it. Set codec.weights=<file>."
     )
