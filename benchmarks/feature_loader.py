@@ -82,7 +82,7 @@ def write_store(out: Path, episodes: int, frames: int) -> FeatureStore:
                 count = min(BLOCK, frames - start)
                 writer.add(0, start, rng.standard_normal((count, DIM), np.float32).astype(np.float16))
             writer.finish(settings=settings, events=[Event("Laughter", 1.0, 2.0)])
-    write_index(store, ["train"], [f"train/{number:03d}" for number in range(episodes)], {}, accepted=True)
+    write_index(store, {f"train/{number:03d}": "train" for number in range(episodes)}, {}, accepted=True)
     return open_store(out)
 
 

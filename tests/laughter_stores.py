@@ -68,6 +68,6 @@ def write_store(
             laughs = [Event("Laughter", s / FRAME_RATE, (s + 4) / FRAME_RATE, 1.0, None) for s in onsets]
             energy, vad = generator.standard_normal(frames) - 30, generator.random(frames)
             writer.finish(settings=settings(dim), events=laughs, vad=vad, energy=energy)
-    ids = [f"{split}/{split} show {number // 2}_episode {number}" for split, number in listed]
-    write_index(folder, splits, ids, {}, accepted=False)
+    episodes = {f"{split}/{split} show {number // 2}_episode {number}": split for split, number in listed}
+    write_index(folder, episodes, {}, accepted=False)
     return root

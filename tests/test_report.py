@@ -229,7 +229,11 @@ def test_stereo_and_silent_clips_are_described():
 
 
 @pytest.mark.parametrize(
-    ("wav", "reason"), [(torch.zeros(1, 0), "bad_audio:empty"), (torch.full((1, 9), math.nan), "bad_audio:nonfinite")]
+    ("wav", "reason"),
+    [
+        (torch.zeros(1, 0), "bad_audio:empty"),
+        (torch.full((1, 9), math.nan), "bad_audio:nonfinite: sample 0 is NaN or infinite"),
+    ],
 )
 def test_a_bad_clip_shows_its_reason(wav, reason):
     body = report.players("", [report.Clip("bad", wav, 24000), report.Clip("good", tone(), 24000)]).body

@@ -4,7 +4,9 @@ Imported by main.py before anything else, so help, completion and typos answer w
 """
 
 import os
+import re
 import secrets
+import shlex
 import string
 import sys
 import traceback
@@ -17,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -62,6 +65,7 @@ def register() -> None:
         "run_dir": run_dir,
         "sweep_dir": sweep_dir,
         "log_file": log_file,
+        "selected": selected,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -118,6 +122,44 @@ def sweep_dir(stamp: str, *, _root_: DictConfig) -> str:
 def log_file(*, _root_: DictConfig) -> str:
     """Return this rank's log file in the run folder; a dry run has none."""
     return os.devnull if _root_.dry_run else f"{_root_.hydra.runtime.output_dir}/rank{_rank()}.log"
+
+
+def selected(*groups: str, _root_: DictConfig) -> str:
+    """Return the words of the command line that choose the options of some groups, with every key that was changed."""
+    words = []
+    for group in groups:
+        option = HydraConfig.get().runtime.choices.get(group)
+        words.append(f"{group}={option}")
+        path = ROOT / "conf" / group / f"{option}.yaml"
+        if path.is_file() and isinstance(node := _root_.get(group), DictConfig):
+            words += _changes(
+                group, OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(node, resolve=True)
+            )
+    return " ".join(words)
+
+
+def _changes(prefix: str, default: Any, node: Any) -> list[str]:
+    """Return `key=value` for each value that is not the default."""
+    words = []
+    for key, value in node.items():
+        before = default.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            words += _changes(f"{prefix}.{key}", before, value)
+        elif key not in default or before != value:
+            words.append(shlex.quote(f"{prefix}.{key}={_spell(value)}"))
+    return words
+
+
+def _spell(value: Any) -> str:
+    """Return a value as the command line takes it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_spell(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_spell, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    return text if re.fullmatch(r"[\w./:@+%-]+", text) else "'" + text.replace("'", "\\'") + "'"
 
 
 def _choices(root: DictConfig) -> dict[str, str | None]:

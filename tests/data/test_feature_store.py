@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +42,9 @@ def write_store(out: Path, splits=("train", "train", "test"), missing=(), accept
             writer.add(0, 100, values(number)[100:])
             series = np.arange(FRAMES)
             writer.finish(settings=made_by, events=EVENTS, vad=series / FRAMES, energy=-series / 2, context=series)
-    ids = [f"{split}/e{number}" for number, split in enumerate(splits)]
-    write_index(store, set(splits), ids, dict(missing), accepted)
+    episodes = {f"{split}/e{number}": split for number, split in enumerate(splits)}
+    lost = {item: item.partition("/")[0] for item in dict(missing)}
+    write_index(store, episodes | lost, dict(missing), accepted)
     return store
 
 
@@ -130,6 +133,66 @@ def test_missing_recordings_are_an_error_unless_they_were_accepted(tmp_path):
     assert list(open_store(tmp_path, partial=True).missing) == ["train/e7"]
     write_store(tmp_path, missing={"train/e7": "broken"}, accepted=True)
     assert open_store(tmp_path).missing == {"train/e7": "broken"}
+
+
+def test_an_index_keeps_what_is_missing_of_other_splits(tmp_path):
+    store = write_store(tmp_path, missing={"train/e7": "broken", "test/e8": "broken"}, accepted=False)
+    write_index(store, {"test/e2": "test", "test/e8": "test"}, {"test/e8": "silent"}, True)
+    with pytest.raises(UserError, match=r"^1 recordings have no features in .*\n  train/e7 \(broken\)\nRun") as caught:
+        open_store(tmp_path)
+    assert "test/e8" not in str(caught.value)
+    assert open_store(tmp_path, partial=True).missing == {"test/e8": "silent", "train/e7": "broken"}
+    write_index(store, {"train/e0": "train"}, {}, True)
+    found = open_store(tmp_path)
+    assert found.missing == {"test/e8": "silent"}
+    assert [episode.id for episode in found.episodes] == ["test/e2", "train/e0"]
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_an_index_that_accepts_all_splits_at_once_is_understood(tmp_path, accepted):
+    store = write_store(tmp_path)
+    index = json.loads((store / "index.json").read_text())
+    lost = {"missing": [{"id": "train/e7", "reason": "broken"}], "accepted": accepted}
+    (store / "index.json").write_text(json.dumps(index | lost))
+    write_index(store, {"test/e2": "test"}, {}, True)
+    assert open_store(tmp_path, partial=True).missing == {"train/e7": "broken"}
+    for _ in range(2):
+        if accepted:
+            assert len(open_store(tmp_path).episodes) == 3
+        else:
+            with pytest.raises(UserError, match=r"train/e7 \(broken\)"):
+                open_store(tmp_path)
+        (store / "index.json").write_text(json.dumps(index | lost))
+
+
+def test_a_damaged_index_is_not_written_over(tmp_path):
+    store = write_store(tmp_path)
+    (store / "index.json").write_text("{")
+    with pytest.raises(UserError, match=r"index\.json can't be read .*Delete it, and extract all splits again"):
+        write_index(store, {"test/e2": "test"}, {}, True)
+
+
+def test_commands_for_different_splits_wait_for_each_other(tmp_path):
+    """Each index is written from what the others have left, as if the commands had come one after another."""
+    store = write_store(tmp_path)
+    splits = [f"split{number}" for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda s: write_index(store, {f"{s}/x": s}, {f"{s}/x": "broken"}, False), splits))
+    assert sorted(open_store(tmp_path, partial=True).missing) == sorted(f"{split}/x" for split in splits)
+
+
+def test_of_two_folders_of_an_episode_one_is_listed(tmp_path):
+    store = write_store(tmp_path)
+    folder = first_episode(tmp_path).folder
+    for other in ("a-00000000", "z-00000000"):
+        shutil.copytree(folder, folder.with_name(other))
+        record = json.loads((folder / "episode.json").read_text())
+        (folder.with_name(other) / "episode.json").write_text(json.dumps(record | {"key": other}))
+    write_index(store, {"test/e2": "test"}, {}, True)
+    assert [e.id for e in open_store(tmp_path).episodes] == ["test/e2", "train/e0", "train/e1"]
+    assert first_episode(tmp_path).folder == folder
+    write_index(store, {"train/e0": "test"}, {}, True)  # it has moved to another split, and is not made anew yet
+    assert [e.id for e in open_store(tmp_path).episodes] == ["train/e1"]
 
 
 def test_an_empty_split_names_those_that_there_are(tmp_path):
@@ -244,7 +307,7 @@ def test_a_corpus_without_events_is_named(tmp_path):
     with EpisodeWriter(store, facts, dim=DIM, dtype="float16") as writer:
         writer.add(0, 0, values()[:2])
         writer.finish(settings={})
-    write_index(store, ["train"], ["train/x"], {}, True)
+    write_index(store, {"train/x": "train"}, {}, True)
     episode = first_episode(tmp_path)
     assert (episode.vad(), episode.energy(), episode.context_frames(), episode.has_events) == (None, None, None, False)
     with pytest.raises(UserError, match=r"has no events.json: its corpus knows no events"):
@@ -301,8 +364,8 @@ def test_what_is_unfinished_leaves_no_episode(tmp_path):
 
 
 def test_keys_are_plain_short_and_different(tmp_path):
-    names = ['Show & "Co", #1? it\'s', "a/b\\c:d*e", "…" * 200, "日本語" * 60, "..", "", "x" * 300]
-    keys = [episode_key(f"train/{number}", name) for number, name in enumerate([*names, names[0]])]
+    names = ['Show & "Co", #1? it\'s', "a/b\\c:d*e", "a/b:c/d*e", "…" * 200, "日本語" * 60, "..", "", "x" * 300]
+    keys = [episode_key(f"train/{name}", "train") for name in [*names, "x" * 301]]
     assert len(set(keys)) == len(keys)
     for key in keys:
         assert len(key.encode()) <= 129

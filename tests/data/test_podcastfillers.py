@@ -120,6 +120,25 @@ def test_names_that_copies_sanitise_are_matched_either_way(tmp_path):
     assert all(len(found.annotation(item).events) == 2 for item in items.values())
 
 
+def test_the_table_of_all_events_tells_the_names(tmp_path):
+    root = tmp_path / "PodcastFillers"
+    names = {'Rust_The "Red" One': "Rust_The _Red_ One", "Show: A_One": "Show_ A_One", "Show: B_One": "Show_ B_One"}
+    for spelt in names.values():
+        write_audio(root / "audio" / "episode_wav" / "train" / f"{spelt}.wav")
+    rows = [row for name in names for row in rows_of(name, "train")]
+    write_rows(root / "metadata" / "PodcastFillers.csv", rows)
+    found = corpus(root, splits=["train"])
+    before = found.items()
+    assert {item.id.partition("/")[2]: item.metadata["episode"] for item in before} == {
+        spelt: name for name, spelt in names.items()
+    }
+    assert [item.metadata["show"] for item in before] == ["Rust", "Show: A", "Show: B"]
+    for name in names:
+        write_events(table_of(root, name=name), name, "train")
+    after = found.items()
+    assert [(item.id, item.metadata) for item in after] == [(item.id, item.metadata) for item in before]
+
+
 def test_two_spellings_of_one_episode_are_refused(root):
     write_audio(audio_of(root, name="Apple_On?"))
     write_audio(audio_of(root, name="Apple_On_"))
@@ -181,6 +200,16 @@ def test_settings_that_decide_the_features_are_told(root):
     assert corpus(root, speakers="diarized").settings["min_speaker_share"] == 0.2
     assert not corpus(root).uses_oracle_mask
     assert corpus(root, mask_laughter="all").uses_oracle_mask
+
+
+def test_the_kind_of_audio_is_not_told_where_there_is_none(root, tmp_path):
+    assert corpus(root, audio="mp3").settings["audio"] == "mp3"
+    (root / "audio" / "episode_wav").rename(root / "audio" / "episode_mp3")
+    made_from = corpus(root).settings
+    assert made_from["audio"] == "mp3"
+    elsewhere = corpus(tmp_path / "not mounted").settings
+    assert elsewhere == {name: value for name, value in made_from.items() if name != "audio"}
+    assert corpus(tmp_path / "not mounted", audio="wav").settings["audio"] == "wav"
 
 
 def test_masked_laughter_is_silent_in_a_mix_and_warned_of(root, caplog):

@@ -195,6 +195,7 @@ def test_a_speaker_whom_the_diarization_lacks(root):
     found = corpus(root)
     item = found.items()[0]
     assert any("unknown speaker SPEAKER_09; known are SPEAKER_00, SPEAKER_01, SPEAKER_02" in f for f in found.check())
+    assert any("when you train: task=laughter labels.unknown_speaker=ignore" in finding for finding in found.check())
     with pytest.raises(UserError, match="unknown speaker SPEAKER_09; known are SPEAKER_00"):
         compute_labels(
             found.annotation(item).events, 100, LabelSettings(), known_speakers=found.speakers_of(item), name=item.id

@@ -43,6 +43,7 @@ def run(store: Path, run_dir: Path, **changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         **{"corpus": None, "features": None, "model": Linear(), "loss": BinaryCrossEntropy(pos_weight=1)},
         **{"stage": "fit", "shift": 5, "store": str(store), "ckpt": None, "runs": None, "audio": None, "seed": 0},
+        **{"extraction": None},
         **{"dry_run": False, "ranks": Ranks(), "run_dir": run_dir},
         "optim": AdamWCosine(**nodes.pop("optim")),
         "trainer": partial(Trainer, **nodes.pop("trainer")),

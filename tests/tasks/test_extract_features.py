@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 
 from tests.tasks.feature_fakes import HOP, SAMPLE_RATE, FakeCorpus, FakeFeatures, values_of
 from voxlab import audio
+from voxlab.data.episodes import Annotation, Event
 from voxlab.data.feature_store import corpus_settings, open_store
 from voxlab.data.laughter_labels import LabelSettings, compute_labels
 from voxlab.errors import TooManyBadItems, UserError
@@ -236,6 +238,77 @@ def test_the_index_follows_the_corpus_and_leaves_other_splits(corpus, tmp_path):
     corpus.seconds = {}
     run(corpus, out)
     assert [episode.id for episode in open_store(out).episodes] == ["test/t", "train/b one", "train/c"]
+
+
+def only(corpus, split):
+    """The corpus as data.splits=[split] has it."""
+    chosen = FakeCorpus(corpus.folder, corpus.seconds)
+    chosen.items = lambda: [item for item in corpus.items() if item.split == split]
+    return chosen
+
+
+def test_a_run_for_one_split_forgets_no_failure_of_another(corpus, tmp_path):
+    out, trouble = tmp_path / "out", FakeFeatures(trouble={"b one": "nan"})
+    with pytest.raises(TooManyBadItems, match="train/b one"):
+        run(corpus, out, trouble)
+    log = next(out.glob("*/failures.jsonl"))
+    before = log.read_text()
+    assert run(only(corpus, "test"), out)["failed"] == 0
+    assert log.read_text() == before
+    with pytest.raises(UserError, match=r"1 recordings have no features in (.|\n)*train/b one \(write: "):
+        open_store(out)
+    run(only(corpus, "train"), out, trouble, max_bad=0.5)
+    run(only(corpus, "test"), out)
+    assert list(open_store(out).missing) == ["train/b one"]
+    assert log.read_text() == before
+    assert run(only(corpus, "train"), out)["extracted"] == 1
+    assert not log.exists()
+    assert len(open_store(out).episodes) == 4
+
+
+def test_an_episode_whose_name_is_known_later_is_listed_once(corpus, tmp_path, monkeypatch):
+    out, item_of = tmp_path / "out", FakeCorpus._item
+
+    def renamed(self, path, split):
+        item = item_of(self, path, split)
+        return replace(item, stamp=item.stamp + "!", metadata={"episode": f'"{path.stem}"', "show": "the show"})
+
+    run(corpus, out)
+    monkeypatch.setattr(FakeCorpus, "_item", renamed)
+    run(only(corpus, "train"), out)
+    store = open_store(out)
+    assert [episode.name for episode in store.episodes] == ["Show, t: t?", '"a"', '"b one"', '"c"']
+    assert len(list(out.rglob("episode.json"))) == 4
+
+
+def test_laughs_of_unknown_speakers_are_stored_and_counted(corpus, tmp_path, caplog):
+    known = corpus.annotation
+
+    def annotation(item):
+        found = known(item)
+        laughs = (Event("Laughter", 3.0, 3.5, 0.9, "S1"), Event("Laughter", 8.0, 8.5, 0.9, "S9"))
+        return replace(found, events=(*found.events, *laughs))
+
+    corpus.annotation, corpus.speakers_of = annotation, lambda item: ["S0", "S1"]
+    summary = run(corpus, tmp_path / "out")
+    assert (summary["failed"], summary["laughs_of_unknown_speakers"]) == (0, 4)
+    assert "Show, a: a?: 1 laughter event is of speakers whom its diarization doesn't know (S0, S1)" in caplog.text
+    episode = open_store(tmp_path / "out").split("train")[0]
+    given = {"known_speakers": episode.speakers, "name": episode.name}
+    with pytest.raises(UserError, match="unknown speaker S9"):
+        compute_labels(episode.events(), episode.num_frames, LabelSettings(), **given)
+    settings = LabelSettings(unknown_speaker="ignore")
+    assert compute_labels(episode.events(), episode.num_frames, settings, **given).counts["n_unknown_speaker"] == 1
+
+
+@pytest.mark.parametrize(("start", "end"), [(3.0, 2.0), (-1.0, 1.0), (np.nan, 1.0)])
+def test_what_is_wrong_with_events_is_told_without_settings_of_another_task(corpus, tmp_path, start, end):
+    broken = (Event("Laughter", start, end, 0.9, "S9"),)
+    corpus.annotation = lambda item: Annotation(broken, (), None)
+    corpus.speakers_of = lambda item: ["S1"]
+    with pytest.raises(TooManyBadItems, match=r"Mend the annotation") as caught:
+        run(corpus, tmp_path / "out")
+    assert "labels." not in str(caught.value)
 
 
 def test_the_longest_go_to_the_rank_with_least_to_do(corpus, tmp_path):

@@ -58,16 +58,17 @@ def sweep(tmp_path_factory):
 def test_each_job_of_a_sweep_writes_the_comparison(sweep):
     rows = list(csv.DictReader((sweep / "comparison.csv").open()))
     assert [(row["run"], row["group"], row["shift"]) for row in rows] == [
-        ("0", "BinaryCrossEntropy", "5"),
-        ("1", "Focal", "5"),
-        ("2", "BinaryCrossEntropy", "10"),
-        ("3", "Focal", "10"),
+        ("0", "bce", "5"),
+        ("1", "focal", "5"),
+        ("2", "bce", "10"),
+        ("3", "focal", "10"),
     ]
     written = json.loads((sweep / "1" / "metrics.json").read_text())
     assert float(rows[1]["test/ap"]) == written["test/ap"]
     assert [float(rows[1][f"test/ap_lift/{end}"]) for end in ("low", "high")] == written["test/ap_lift/ci"]
     page = (sweep / "comparison.html").read_text()
-    assert "0: BinaryCrossEntropy, shift 5" in page
+    assert "0: bce, shift 5" in page
+    assert "BinaryCrossEntropy" not in page
     assert page.count("<img") == 1
     assert (sweep / "shift_sweep.png").is_file()
 
@@ -99,6 +100,32 @@ def test_groups_are_named_by_what_differs(tmp_path):
     write_run(tmp_path / "0", "Focal", model={"family": "linear", "dim": 8})
     write_run(tmp_path / "1", "Focal", model={"family": "gru", "dim": 8, "hidden": 16}, seed=3)
     assert [job.group for job in read_jobs(tmp_path)] == ["linear, seed=0", "gru, seed=3"]
+
+
+def test_losses_go_by_what_one_types_and_folders_are_in_the_order_of_their_numbers(tmp_path):
+    losses = {"bce": ("BinaryCrossEntropy", {}), "focal": ("Focal", {"reduction": "mean"})}
+    losses |= {"focal_sum": ("Focal", {"reduction": "sum"}), "adaptive_focal": ("AdaptiveFocal", {"adapt": "none"})}
+    for typed, (name, more) in losses.items():
+        for shift in (5, 10):
+            folder = tmp_path / f"{typed}-shift{shift}"
+            folder.mkdir()
+            written = {"test/ap": 0.1, "labels": {"shift": shift}, "loss": {"name": name, "gamma": 2.0, **more}}
+            (folder / "metrics.json").write_text(json.dumps(written))
+    jobs = read_jobs(tmp_path)
+    expected = [(typed, shift) for typed in sorted(losses) for shift in (5, 10)]
+    assert [(job.group, job.shift) for job in jobs] == expected
+    assert [job.folder.name for job in jobs] == [f"{typed}-shift{shift}" for typed, shift in expected]
+
+
+def test_bars_of_one_shift_stand_side_by_side(sweep):
+    axes = plot_shifts(read_jobs(sweep)).axes
+    for plot in axes:
+        places = [np.asarray(line.get_xdata()) for line in plot.get_lines() if line.get_marker() == "o"]
+        assert len(places) == 2
+        assert np.abs(places[0] - places[1]).min() > 0.1
+        for number, place in enumerate(np.array(places).T):  # nearer to their own shift than to the next
+            assert np.abs(place - number).max() < 0.4
+        assert [text.get_text() for text in plot.get_xticklabels()] == ["5", "10"]
 
 
 def test_runs_on_other_episodes_are_not_paired(tmp_path):

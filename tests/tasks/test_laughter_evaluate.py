@@ -156,9 +156,9 @@ def test_the_threshold_of_test_is_that_of_validation_bit_for_bit(done):
     summary, folder = done
     decision = decide(VALIDATION, make_settings())
     written = json.loads((folder / "threshold.json").read_text())
-    again = Decision.from_record(
-        {"threshold": written, "calibration": json.loads((folder / "calibration.json").read_text())}
-    )
+    calibration = json.loads((folder / "calibration.json").read_text())
+    assert calibration["reason"] is None
+    again = Decision.from_record({"threshold": written, "calibration": {**calibration, "reason": ""}})
     assert again == decision
     assert summary["threshold/logit"] == written["logit"] == decision.threshold.logit
     assert np.float32(written["logit"]) in pool(VALIDATION).logit
@@ -316,6 +316,28 @@ def test_seconds_since_the_last_event():
     assert np.isinf(baselines.seconds_since(none)).all()
 
 
+def test_a_failing_baseline_does_not_take_the_scores_with_it(tmp_path, monkeypatch):
+    def fails(*_):
+        raise UserError("no baseline")
+
+    monkeypatch.setattr(baselines, "make_baselines", fails)
+    with pytest.raises(UserError, match="no baseline"):
+        run(tmp_path, settings=make_settings(eval={"csv": True}))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("threshold.json", "calibration.json", "predictions", "predictions.csv")
+    }
+    assert len(outputs.read_predictions(tmp_path, "test")) == len(TEST)
+
+
+def test_thresholds_of_baselines_come_from_validation_even_with_folds(tmp_path):
+    settings = {"eval": {"plots": "none"}}
+    folds = run(tmp_path / "cv", settings=make_settings(thr={"source": "cv"}, **settings))
+    plain = run(tmp_path / "plain", settings=make_settings(**settings))
+    names = [name for name in plain if name.startswith("baseline/") and "ap_gain" not in name]
+    assert len(names) > 20
+    assert {name: folds[name] for name in names} == {name: plain[name] for name in names}
+
+
 def test_baselines_without_their_inputs_are_left_out():
     deaf = [dataclasses.replace(each, vad=None) for each in TEST]
     assert [name for name, _ in baselines.make_baselines(TRAIN, deaf)] == [
@@ -353,9 +375,10 @@ def test_every_file_is_written(done):
     assert [(each.key, each.show, each.name) for each in read] == [(each.key, each.show, each.name) for each in TEST]
     np.testing.assert_array_equal(read[2].onsets, TEST[2].onsets)
     lines = (folder / "predictions.csv").read_text().splitlines()
-    assert lines[0] == "episode,frame_idx,time_ms,prob,label,mask"
-    assert len(lines) == 1 + 8 * 4500
+    assert lines[0] == "episode,frame_idx,time_ms,prob,label,mask,split"
+    assert len(lines) == 1 + (6 + 8) * 4500
     assert lines[2].startswith("Show 0 & Co: episode?,1,80,")
+    assert (lines[2].split(",")[-1], lines[-1].split(",")[-1]) == ("validation", "test")
     names = {path.stem for path in (folder / "plots").iterdir()}
     assert {name[:2] for name in names} == {f"{number:02d}" for number in (*range(1, 10), 11, 12)}
     page = (folder / "report.html").read_text()

@@ -11,8 +11,11 @@ import torch
 
 from tests.laughter_stores import write_store
 from tests.tasks.laughter_runs import run, state
+from voxlab.data.audiofolder import AudioFolder
 from voxlab.data.feature_store import open_store
 from voxlab.errors import UserError
+from voxlab.features.logmel import LogMelFeatures
+from voxlab.features.moshi import MoshiFeatures
 from voxlab.losses.events import AdaptiveFocal, BinaryCrossEntropy, Focal
 from voxlab.metrics.events import EpisodeScores, pool
 from voxlab.metrics.ranking import auroc, average_precision
@@ -277,6 +280,87 @@ def test_the_test_stage_repeats_the_result(trained: tuple[Path, dict[str, Any]],
     assert threshold[0] == threshold[1]
 
 
+def test_folds_choose_the_threshold_in_training_and_testing(store: Path, tmp_path: Path) -> None:
+    thr = {"source": "cv"}
+    summary = run(store, tmp_path / "run", thr=thr)
+    record = json.loads((tmp_path / "run" / "threshold.json").read_text())
+    assert (record["source"], record["split"], len(record["folds"])) == ("cv", "train+validation", 5)
+    assert record["logit"] == sorted(fold["logit"] for fold in record["folds"])[2]
+    assert summary["threshold/logit"] == record["logit"]
+    assert summary["baseline/loudness/f1"] is not None
+    decision = load_predictor(tmp_path / "run").decision
+    assert decision is not None
+    assert decision["threshold"]["logit"] == record["logit"]
+    again = run(store, tmp_path / "test", stage="test", ckpt=str(tmp_path / "run"), thr=thr)
+    assert again["threshold/logit"] == record["logit"]
+    other = run(store, tmp_path / "other", stage="test", ckpt=str(tmp_path / "run"))
+    assert json.loads((tmp_path / "other" / "threshold.json").read_text())["source"] == "validation"
+    assert other["test/ap"] == summary["test/ap"]
+    anew = run(store, tmp_path / "anew", stage="test", ckpt=str(tmp_path / "run"), thr={**thr, "objective": "youden"})
+    assert anew["threshold/objective"] == "youden"
+
+
+def test_too_few_shows_for_folds_are_found_before_training(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", splits={"train": 4, "validation": 2, "test": 1}, dim=16, frames=600)
+    with pytest.raises(UserError, match=r"thr.source=cv needs 5 shows .* there are 3"):
+        run(store, tmp_path / "run", thr={"source": "cv"})
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_dry_run_of_test_writes_nothing(
+    trained: tuple[Path, dict[str, Any]], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        plan = run(store, tmp_path / "run", stage="test", ckpt=str(trained[0]), dry_run=True)
+    assert list((tmp_path / "run").iterdir()) == []
+    assert plan["threshold"] == trained[1]["threshold"]
+    assert (plan["test_episodes"], plan["test_hours"]) == (3, round(3 * 96 / 3600, 4))
+    assert "test episodes: 3" in caplog.text
+    anew = run(store, tmp_path / "run", stage="test", ckpt=str(trained[0]), dry_run=True, thr={"objective": "youden"})
+    assert anew["threshold"] == "chosen anew: best youden, source validation"
+
+
+def test_features_of_another_name_are_refused_before_the_store_is_opened(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"stage": "test", "ckpt": str(trained[0])}
+    with pytest.raises(UserError, match=r"trained on features=logmel: set features=logmel and, .*store="):
+        run(tmp_path / "nowhere", tmp_path / "run", features=MoshiFeatures(), **given)
+    with pytest.raises(UserError, match=r"num_bins: 8 -> 20"):
+        run(tmp_path / "nowhere", tmp_path / "run", features=LogMelFeatures(num_bins=20), **given)
+
+
+def test_the_best_epoch_is_told(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(store, tmp_path / "run", fit={"patience": 2, "min_delta": 1.0}, trainer={"max_epochs": 20})
+    first = next(row for row in read_history(tmp_path / "run" / FILE) if "val/ap" in row)
+    assert f"best: epoch 1, val/ap {first['val/ap']:.4f}" in caplog.text
+    assert "event_h25/recall" in caplog.text
+
+
+def test_a_diverged_model_names_its_checkpoint(
+    trained: tuple[Path, dict[str, Any]], store: Path, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(trained[0] / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"]["model.head.output.weight"].fill_(math.inf)
+    torch.save(checkpoint, tmp_path / "inf.ckpt")
+    with pytest.raises(UserError, match=r"inf\.ckpt: \d+ of the 1200 scores of .* not finite.*Lower optim\.lr"):
+        run(store, tmp_path / "run", stage="test", ckpt=str(tmp_path / "inf.ckpt"))
+    with pytest.raises(UserError, match=r"best\.ckpt: its scores are too large for probabilities .*Lower optim\.lr"):
+        run(store, tmp_path / "fit", optim={"lr": 1e36, "weight_decay": 0.0, "warmup_steps": 0})
+
+
+def test_recordings_without_events_are_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"AudioFolder has recordings without events.*data=podcastfillers"):
+        run(store, tmp_path / "run", corpus=AudioFolder(root="nowhere"))
+    other = write_store(tmp_path / "s", splits={"train": 2}, dim=16, frames=400, events=2)
+    for path in other.glob("*/*/*/episode.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"files": [n for n in record["files"] if n != "events.json"]}))
+    with pytest.raises(UserError, match=r"has no events: .*data=podcastfillers"):
+        run(other, tmp_path / "run")
+
+
 def test_other_labels_or_features_are_refused(
     trained: tuple[Path, dict[str, Any]], store: Path, tmp_path: Path
 ) -> None:
@@ -340,6 +424,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"label": "Chuckle"}}, "no validation frame is positive"),
     ({"labels": {"label": "Chuckle"}, "fit": {"monitor": "val/loss"}, "thr": {"value": 0.5}}, "0 positive and"),
     ({"thr": {"value": 3}}, "thr.value=3"),
+    ({"thr": {"beta": 2}}, "thr.beta: there is no such key. Known: objective"),
     ({"trainer": {"max_epochs": 0}}, "trainer.max_epochs=0"),
     ({"trainer": {"accumulate_grad_batches": 2}}, "trainer.accumulate_grad_batches=2 does not go with task=laughter"),
     ({"trainer": {"val_check_interval": 10}}, "trainer.val_check_interval=10 does not go with"),
@@ -418,3 +503,42 @@ def test_validation_figures_are_those_of_the_pooled_frames(store: Path, trained:
     assert row["val/prior"] == pytest.approx(y.mean())
     losses = np.logaddexp(0, z.astype(np.float64)) - z.astype(np.float64) * y
     assert row["val/loss"] == pytest.approx(losses.mean(), rel=1e-9)
+
+
+# ---- what depends on the settings of a run -------------------------------------------------------------------------
+
+
+def test_a_store_without_test_split_trains_and_shows_validation(tmp_path: Path) -> None:
+    root = write_store(tmp_path / "s", splits={"train": 5, "validation": 2}, dim=16, frames=800, events=4)
+    summary = run(root, tmp_path / "run", trainer={"max_epochs": 1})
+    assert summary["val/ap"] > summary["val/prior"]
+    assert not [name for name in summary if name.startswith("test/")]
+
+
+def test_a_detector_has_no_alarms_to_announce(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match=r"thr\.objective=event_f1 counts alarms before a laugh, labels\.mode=detect"):
+        run(store, tmp_path / "a", labels={"mode": "detect"}, thr={"objective": "event_f1"})
+    run(store, tmp_path / "b", labels={"mode": "detect"}, trainer={"max_epochs": 1})
+    assert "they don't judge a detector" in caplog.text
+
+
+def test_another_calibration_is_fitted_anew_and_not_passed_over(
+    trained: tuple[Path, dict[str, Any]], store: Path, tmp_path: Path
+) -> None:
+    plain = run(store, tmp_path / "run", stage="test", ckpt=str(trained[0]), eval={"calibrate": "none"})
+    assert (plain["calibration/slope"], plain["calibration/intercept"]) == (1.0, 0.0)
+    assert trained[1]["calibration/slope"] != 1.0
+    assert plain["test/ap"] == trained[1]["test/ap"]
+
+
+def test_the_record_says_how_a_model_was_trained(trained: tuple[Path, dict[str, Any]]) -> None:
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    assert metrics["optim"]["lr"] == 1e-2
+    assert metrics["sampling"]["mode"] == "subsample"
+    assert metrics["loop"]["max_epochs"] == 3
+
+
+@pytest.mark.parametrize("shift", [0, -1])
+def test_a_shift_that_is_none_is_refused_by_its_own_name(shift: int, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="shift must be an integer number of 80 ms frames"):
+        run(store, tmp_path / "run", shift=shift)

@@ -157,8 +157,19 @@ def test_what_users_see_when_the_store_does_not_fit(store: Path, tmp_path: Path)
     done = main(tmp_path, f"store={store}", "features.num_bins=20", "hydra.run.dir=run")
     assert done.returncode == 2
     assert "num_bins: 16 -> 20" in done.stderr + done.stdout
-    done = main(tmp_path, "hydra.run.dir=run2")
+    changes = ["data.source=sample", "data.root='my corpus/P'", "features.num_bins=20"]
+    done = main(tmp_path, *changes, "hydra.run.dir=run2")
     assert done.returncode == 2
     text = done.stderr + done.stdout
     assert "there are no features in extracted/podcastfillers-logmel" in text
-    assert "python main.py task=extract data=podcastfillers features=logmel" in text
+    wanted = "data=podcastfillers data.source=sample 'data.root='\"'\"'my corpus/P'\"'\"'' features=logmel"
+    assert f"python main.py task=extract {wanted} features.num_bins=20 out=extracted/podcastfillers-logmel" in text
+
+
+def test_what_is_wrong_is_said_before_lightning_is_imported(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['main.py', 'task=laughter', 'features=logmel', 'dry_run=true', 'device=cpu']; "
+        "from voxlab.tasks.laughter import fit, test, stream, chosen, task; "
+        "assert not {'lightning', 'transformers', 'torchmetrics'} & set(sys.modules), 'imported'"
+    )
+    checked(subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False))

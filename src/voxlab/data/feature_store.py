@@ -4,6 +4,7 @@
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,7 @@ def open_store(
     features: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     partial: bool = False,
+    extraction: str | None = None,
 ) -> FeatureStore:
     """Open the store below `root` that fits.
 
@@ -197,6 +199,7 @@ def open_store(
         features: settings that the features must have, any part of them; None takes what there is.
         data: settings that the corpus must have, any part of `corpus_settings`.
         partial: take an unfinished store as well.
+        extraction: words of the command line that choose corpus and features, for messages; None: their names.
 
     Raises:
         UserError: no store, none or several that fit (with the keys that differ), or an unfinished extraction.
@@ -206,21 +209,29 @@ def open_store(
     found = {folder: manifest for folder, manifest in found.items() if "features" in manifest["settings"]}
     wanted = json.loads(json.dumps({"features": dict(features or {}), "data": dict(data or {})}))
     if not found:
-        name = wanted["features"].get("name", "...")
         raise UserError(
             f"there are no features in {root}: no folder in it has a {MANIFEST} of task=extract. Make them with\n"
-            f"  {command(root, wanted['data'].get('corpus'), name)}"
+            f"  {command(root, wanted, extraction)}"
         )
     differing = {folder: _differing(manifest["settings"], wanted) for folder, manifest in found.items()}
     fitting = [folder for folder, lines in differing.items() if not lines]
     if len(fitting) != 1:
-        raise UserError(_explain(root, found, differing, fitting, wanted))
-    return _open(fitting[0], found[fitting[0]], partial)
+        raise UserError(_explain(root, found, differing, fitting, wanted, extraction))
+    return _open(fitting[0], found[fitting[0]], partial, extraction)
 
 
-def command(out: Path, corpus: str | None, features: str) -> str:
-    """Return the command that extracts features of a corpus (by its class) to `out`."""
-    return f"python main.py task=extract data={(corpus or '...').lower()} features={features} out={out}"
+def command(out: Path, settings: Mapping[str, Any], extraction: str | None = None) -> str:
+    """Return the command that extracts features to `out`.
+
+    Args:
+        out: folder of the stores.
+        settings: "features" and "data" of a store, any part of them.
+        extraction: words that choose corpus and features; None: their names in the settings, a sample as one.
+    """
+    data, features = settings.get("data", {}), settings.get("features", {})
+    corpus = str(data.get("corpus", "<corpus>")).lower() + (" data.source=sample" if data.get("sample") else "")
+    words = extraction or f"data={corpus} features={features.get('name', '<features>')}"
+    return f"python main.py task=extract {words} out={shlex.quote(str(out))}"
 
 
 def _folders(root: Path) -> list[Path]:
@@ -242,6 +253,7 @@ def _explain(
     differing: Mapping[Path, Sequence[str]],
     fitting: Sequence[Path],
     wanted: Mapping[str, Mapping[str, Any]],
+    extraction: str | None,
 ) -> str:
     if fitting:
         first, *others = fitting
@@ -254,19 +266,21 @@ def _explain(
     for folder, changed in list(differing.items())[:_SHOWN_FOLDERS]:
         lines += [f"  {folder.name}:", *(f"    {line}" for line in changed)]
     stored = next(iter(found.values()))["settings"]
-    corpus = wanted["data"].get("corpus", stored["data"].get("corpus"))
-    name = wanted["features"].get("name", stored["features"].get("name"))
-    return "\n".join([*lines, "Change them back, or extract with them:", f"  {command(root, corpus, name)} ..."])
+    given = {part: {**stored[part], **wanted[part]} for part in ("data", "features")}
+    out = root.parent if root in found else root
+    return "\n".join([*lines, "Change them back, or extract with them:", f"  {command(out, given, extraction)}"])
 
 
-def _open(folder: Path, manifest: Mapping[str, Any], partial: bool) -> FeatureStore:
+def _open(folder: Path, manifest: Mapping[str, Any], partial: bool, extraction: str | None) -> FeatureStore:
     settings = manifest["settings"]
-    again = command(folder.parent, settings["data"].get("corpus"), settings["features"]["name"])
+    again = command(folder.parent, settings, extraction)
     index = _read_json(folder / INDEX, again)
     missing = {entry["id"]: entry["reason"] for entry in index["missing"]}
-    if missing and not (index["accepted"] or partial):
-        shown = listed([f"{key} ({reason})" for key, reason in missing.items()], "\n  ")
-        raise UserError(f"{len(missing)} recordings have no features in {folder}:\n  {shown}\nRun {again} again.")
+    accepted = index.get("accepted", False)  # of all splits at once, in stores of earlier versions
+    refused = [entry["id"] for entry in index["missing"] if not entry.get("accepted", accepted)]
+    if refused and not partial:
+        shown = listed([f"{key} ({missing[key]})" for key in refused], "\n  ")
+        raise UserError(f"{len(refused)} recordings have no features in {folder}:\n  {shown}\nRun {again} again.")
     paths = [folder / entry["split"] / entry["key"] for entry in index["episodes"]]
     episodes = tuple(_read_episode(path, settings["features"], again) for path in paths)
     return FeatureStore(folder, settings, manifest["fingerprint"], episodes, missing, manifest["flags"])

@@ -21,7 +21,7 @@ from voxlab.data.podcastfillers_audio import load_mono
 from voxlab.data.podcastfillers_episode import Episode
 from voxlab.data.podcastfillers_files import Tree, sanitise
 from voxlab.data.podcastfillers_speakers import keep, silence, views_of
-from voxlab.data.podcastfillers_tables import Row, read_table
+from voxlab.data.podcastfillers_tables import read_table
 from voxlab.data.sample.podcastfillers import write_sample
 from voxlab.errors import UserError
 
@@ -93,10 +93,11 @@ class PodcastFillers:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of the options decides the features."""
+        """What of the options decides the features; without `audio`, where that is up to folders that aren't here."""
         share = {"min_speaker_share": self.min_speaker_share} if self.speakers == "diarized" else {}
+        audio = {} if self._audio is None else {"audio": self._audio}
         return {
-            "audio": self._audio,
+            **audio,
             "speakers": self.speakers,
             **share,
             "mask_laughter": self.mask_laughter,
@@ -230,11 +231,12 @@ class PodcastFillers:
     # ---- which episodes ----------------------------------------------------------------------------------------------
 
     @property
-    def _audio(self) -> str:
+    def _audio(self) -> str | None:
+        """The kind of audio files; None: there are none to choose from."""
         if self.audio != "auto":
             return self.audio
         here = [kind for kind in ("wav", "mp3") if (self.folder / "audio" / f"episode_{kind}").is_dir()]
-        return (here or ["wav"])[0]
+        return here[0] if here else None
 
     def _check_settings(self) -> None:
         if isinstance(self.splits, str) or not self.splits or set(self.splits) - set(files.SPLITS):
@@ -253,14 +255,15 @@ class PodcastFillers:
 
     def _read_split(self, split: str, problems: list[str]) -> list[AudioItem]:
         tree = Tree(self.folder)
-        audio = tree.audio(self._audio, split)
+        audio = tree.audio(self._audio or "wav", split)
         tables = tree.files(files.EVENTS, split)
-        needed = {"annotation": tables.keys() if tree.has(files.EVENTS) else set(self._table_rows(split))}
+        names = {} if tree.has(files.EVENTS) else self._names_in_table(split)
+        needed = {"annotation": {*tables, *names}}
         if self.speakers != "mix":
-            needed["diarization"] = tree.files(files.DIARIZATIONS, split).keys()
-            needed["speakers of events"] = tree.files(files.EVENT_SPEAKERS, split).keys()
+            needed["diarization"] = set(tree.files(files.DIARIZATIONS, split))
+            needed["speakers of events"] = set(tree.files(files.EVENT_SPEAKERS, split))
         if self.speakers == "separated":
-            needed["separated audio"] = tree.separated(split).keys()
+            needed["separated audio"] = set(tree.separated(split))
         for what, keys in needed.items():
             problems += _named(f"{split}: {{}} [episode has|episodes have] no {what}", audio.keys() - keys)
         problems += _named(
@@ -269,19 +272,20 @@ class PodcastFillers:
         complete = [key for key in audio if all(key in keys for keys in needed.values())]
         apart = (files.DIARIZATIONS, files.EVENT_SPEAKERS) if self.speakers != "mix" else ()
         others = [tree.files(kind, split) for kind in (files.TRANSCRIPTS, files.VAD, *apart)]
-        return [
-            _item(split, key, audio[key], tables.get(key, tree.table), [found[key] for found in others if key in found])
-            for key in complete
-        ]
+        names |= {key: files.original_name(audio[key].stem, tables[key]) for key in complete if key in tables}
+        read = {
+            key: [tables.get(key, tree.table), *(found[key] for found in others if key in found)] for key in complete
+        }
+        return [_item(split, key, audio[key], names[key], read[key]) for key in complete]
 
-    def _table_rows(self, split: str) -> dict[str, list[Row]]:
-        """Return key -> rows of the table of all events, of the episodes of a split."""
+    def _names_in_table(self, split: str) -> dict[str, str]:
+        """Return key -> name of the episodes of a split in the table of all events."""
         table = Tree(self.folder).table
         if not table.is_file():
             raise UserError(
                 f"{self.folder}: neither metadata/{files.EVENTS} nor metadata/{files.TABLE}; {files.LAYOUT}."
             )
-        return {sanitise(name): rows for name, rows in read_table(table).items() if rows[0].split == split}
+        return {sanitise(name): name for name, rows in read_table(table).items() if rows[0].split == split}
 
     def _overlap(self, items: Sequence[AudioItem]) -> str | None:
         """Return what is wrong with shows that are in several splits."""
@@ -319,10 +323,9 @@ class PodcastFillers:
         return agent, keep(wav, diarization.spans([view.user]), sample_rate)
 
 
-def _item(split: str, key: str, path: Path, table: Path, others: Sequence[Path]) -> AudioItem:
+def _item(split: str, key: str, path: Path, name: str, others: Sequence[Path]) -> AudioItem:
     """Return an episode, stamped with all files that its features and labels come from."""
-    name = files.original_name(path.stem, table)
-    stamp = " ".join(file_stamp(file) for file in (path, table, *others))
+    stamp = " ".join(file_stamp(file) for file in (path, *others))
     return AudioItem(f"{split}/{key}", path, split, stamp, {"episode": name, "show": files.show_of(name)})
 
 

@@ -147,5 +147,6 @@ class Episode:
         if unknown:
             raise UserError(
                 f"{self._needed(files.EVENT_SPEAKERS)}: events of the unknown speaker {', '.join(unknown)}; known are "
-                f"{', '.join(known)}. Mend the file, or mask these events: labels.unknown_speaker=ignore."
+                f"{', '.join(known)}. Mend the file, or mask these events when you train: task=laughter "
+                "labels.unknown_speaker=ignore."
             )

@@ -5,11 +5,12 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,12 @@ from voxlab.audio import Seconds
 from voxlab.data.episodes import Event, View
 from voxlab.data.feature_store import CONTEXT, ENERGY, EPISODE, EVENTS, INDEX, VAD, features_file
 from voxlab.data.frame_file import finite_rows
+from voxlab.errors import UserError
 
 _LONGEST_KEY = 120  # bytes, before the hash
 _FP16_MAX = 65504.0
 _DIGITS = 12
+_LOCK = Path(".state") / "index.lock"
 
 
 class BadFrames(ValueError):
@@ -61,12 +64,15 @@ class EpisodeFacts:
     @property
     def key(self) -> str:
         """Name of its folder."""
-        return episode_key(self.id, self.name)
+        return episode_key(self.id, self.split)
 
 
-def episode_key(item_id: str, name: str) -> str:
-    """Return a folder name: letters, digits, "_", "-" and "." of the name, and eight digits that tell ids apart."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "episode"
+def episode_key(item_id: str, split: str) -> str:
+    """Return a folder name: letters, digits, "_", "-" and "." of the id, and eight digits that tell ids apart.
+
+    A corpus may learn the true name of an episode later, from a file that was added; its id stays, and so does this.
+    """
+    plain = re.sub(r"[^\w.-]+", "_", item_id.removeprefix(f"{split}/")).strip("._") or "episode"
     short = plain.encode()[:_LONGEST_KEY].decode(errors="ignore")
     return f"{short}-{hashlib.sha1(item_id.encode(), usedforsecurity=False).hexdigest()[:8]}"
 
@@ -275,26 +281,69 @@ def _is_as_written(path: Path, facts: Mapping[str, Any], verify_hash: bool) -> b
         return hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
 
 
-def write_index(
-    store: Path, splits: Iterable[str], ids: Iterable[str], missing: Mapping[str, str], accepted: bool
-) -> None:
-    """List the complete episodes in `index.json`.
+@contextlib.contextmanager
+def exclusive(store: Path) -> Iterator[None]:
+    """Let one command at a time change what a store's files say of all splits; the others wait.
+
+    Raises:
+        UserError: the store can't be written.
+    """
+    path = store / _LOCK
+    with storage.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_index(store: Path, episodes: Mapping[str, str], missing: Mapping[str, str], accepted: bool) -> None:
+    """List the complete episodes in `index.json`, and those that are missing; what it says of other splits stays.
 
     Args:
         store: folder of the fingerprint.
-        splits: of the corpus; of these, the recordings in `ids` are listed and no others. Other splits stay.
-        ids: recordings of the corpus.
+        episodes: id -> split of the recordings of the corpus; of these splits they are listed and no others.
         missing: id -> reason of those without features.
-        accepted: whether the store may be used although some are missing.
+        accepted: whether the store may be used although these are missing.
+
+    Raises:
+        UserError: there is an index that can't be read, or the store can't be written.
     """
-    own, chosen = set(splits), set(ids)
-    records = [record for path in sorted(store.glob(f"*/*/{EPISODE}")) if (record := read_record(path.parent))]
-    shown = ("id", "key", "name", "show", "split", "num_frames", "duration")
-    episodes = [
-        {name: record[name] for name in shown}
-        for record in records
-        if record["split"] not in own or (record["id"] in chosen and record["id"] not in missing)
-    ]
-    episodes.sort(key=lambda episode: (episode["split"], episode["id"]))
-    lost = [{"id": item, "reason": reason} for item, reason in sorted(missing.items())]
-    storage.atomic_write_json(store / INDEX, {"episodes": episodes, "missing": lost, "accepted": accepted})
+    own, shown = set(episodes.values()), ("id", "key", "name", "show", "split", "num_frames", "duration")
+    new = {
+        item: {"id": item, "split": episodes[item], "reason": missing[item], "accepted": accepted} for item in missing
+    }
+    with exclusive(store):
+        old = [entry for entry in _read_missing(store) if entry["split"] not in own and entry["id"] not in episodes]
+        lost = {entry["id"]: entry for entry in old} | new
+        found = [
+            {name: record[name] for name in shown}
+            for (split, item), record in _read_records(store).items()
+            if item not in lost and (split == episodes[item] if item in episodes else split not in own)
+        ]
+        found.sort(key=lambda episode: (episode["split"], episode["id"]))
+        listed = {"episodes": found, "missing": [lost[item] for item in sorted(lost)]}
+        storage.atomic_write_json(store / INDEX, listed)
+
+
+def _read_missing(store: Path) -> list[dict[str, Any]]:
+    """Return the missing ones; earlier versions gave no split with them, and `accepted` once for all."""
+    path = store / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"missing": []}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}). Delete it, and extract all splits again.") from error
+    given = [{"split": entry["id"].partition("/")[0], **entry} for entry in index["missing"]]
+    return [{"accepted": index.get("accepted"), **entry} for entry in given]
+
+
+def _read_records(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return (split, id) -> `episode.json`; of several folders of one episode, that whose name is its key."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted(store.glob(f"*/*/{EPISODE}")):
+        record = read_record(path.parent)
+        if record is not None:
+            place = record["split"], record["id"]
+            if place not in found or path.parent.name == episode_key(record["id"], record["split"]):
+                found[place] = record
+    return found

@@ -10,7 +10,8 @@ from torch import Tensor
 from voxlab.codecs.runtime import exact_inference
 from voxlab.features.mimi import HOP_LENGTH, encode_pieces
 
-_REMEMBERED = 16
+# Signals, of which an episode that is heard in chunks has hundreds before its second view swaps them.
+_REMEMBERED = 1024
 
 
 class CodeSource:
@@ -35,10 +36,10 @@ class CodeSource:
     def _look_up(self, wav: Tensor, num_frames: int) -> Tensor:
         key = hashlib.blake2b(wav.numpy().tobytes()).digest(), num_frames
         if key not in self._known:
-            self._known[key] = self._encode(wav, num_frames)
+            self._known[key] = self._encode(wav, num_frames).to(torch.int16)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return self._known[key]
+        return self._known[key].to(torch.int64)
 
     def _encode_silence(self, num_frames: int) -> Tensor:
         """Mimi is causal: the codes of a short silence begin those of a long one."""

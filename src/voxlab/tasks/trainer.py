@@ -7,12 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
-from voxlab.storage import atomic_path
 
 # Keys of the trainer group that a training loop looks after itself; of the second kind, only the neutral value goes.
 _OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
@@ -20,15 +16,6 @@ NEUTRAL: dict[str, Any] = {
     **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
     **{"min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
 }
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoint files that are complete or absent, even where the process is killed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write one file."""
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
 
 
 def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, ranks: Ranks) -> None:
@@ -81,6 +68,8 @@ def make_trainer(
         find_unused_parameters: whether a descent may concern a part of the parameters.
         ours: keys of the trainer that the task decides.
     """
+    from voxlab.tasks.atomic_checkpoints import AtomicCheckpoints
+
     keys = {name: value for name, value in trainer.keywords.items() if name not in _OWN}
     on_gpu = ranks.device != "cpu"
     if keys.get("accelerator") in (None, "auto"):

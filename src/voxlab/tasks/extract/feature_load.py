@@ -14,6 +14,7 @@ from voxlab.data.episodes import Annotation, Event, View, Word
 from voxlab.data.feature_store import as_episodes
 from voxlab.data.items import AudioCorpus
 from voxlab.data.laughter_labels import LabelSettings, compute_labels
+from voxlab.data.names import inflected
 from voxlab.features.base import FeatureInfo
 from voxlab.tasks.extract.feature_plan import Episode
 
@@ -85,10 +86,21 @@ def _beside(
         return Beside(duration, levels, None, None)
     check_duration(annotation, duration)
     if len(levels) > 1:  # what can't be labelled must not be found out after hours, in the summary
-        settings = LabelSettings(shift=1, frame_rate=frame_rate)
-        compute_labels(annotation.events, len(levels), settings, known_speakers=episode.speakers, name=episode.name)
+        _check_labels(annotation.events, len(levels), episode, frame_rate)
     vad = None if annotation.vad is None else pool_vad(annotation.vad, len(levels), frame_rate)
     return Beside(duration, levels, annotation.events, vad)
+
+
+def _check_labels(events: Sequence[Event], num_frames: int, episode: Episode, frame_rate: float) -> None:
+    """Refuse events that no setting of labels can use; those of unknown speakers are left to these settings."""
+    settings = LabelSettings(shift=1, unknown_speaker="ignore", frame_rate=frame_rate)
+    labels = compute_labels(events, num_frames, settings, known_speakers=episode.speakers, name=episode.name)
+    unknown = labels.counts["n_unknown_speaker"]
+    if unknown:
+        log.warning(
+            "%s: %s of speakers whom its diarization doesn't know (%s); task=laughter refuses or masks them",
+            *(episode.name, inflected("{} laughter [event is|events are]", unknown), ", ".join(episode.speakers or ())),
+        )
 
 
 def check_duration(annotation: Annotation, duration: Seconds) -> None:

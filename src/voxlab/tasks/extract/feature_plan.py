@@ -92,7 +92,7 @@ def plan_episodes(corpus: AudioCorpus, items: Sequence[AudioItem], store: Path) 
 
 
 def _plan(corpus: AudioCorpus, item: AudioItem, store: Path) -> Episode:
-    folder = store / item.split / episode_key(item.id, name_of(item))
+    folder = store / item.split / episode_key(item.id, item.split)
     try:
         header = read_header(item)
         _check_rate(header)

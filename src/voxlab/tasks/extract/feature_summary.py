@@ -9,8 +9,8 @@ from typing import Any
 from voxlab import report, storage
 from voxlab.data.feature_store import FeatureStore, StoredEpisode, open_store
 from voxlab.data.items import AudioCorpus
-from voxlab.data.laughter_labels import LabelSettings, compute_labels
-from voxlab.data.store_writer import read_record, write_index
+from voxlab.data.laughter_labels import Labels, LabelSettings, compute_labels
+from voxlab.data.store_writer import exclusive, read_record, write_index
 from voxlab.errors import TooManyBadItems
 from voxlab.features.base import FeatureInfo, Features
 from voxlab.parallel import Ranks, barrier
@@ -84,10 +84,11 @@ def finish(
         if elsewhere:
             result["in_work_elsewhere"] = elsewhere
             result["up_to_date"] -= elsewhere
-        splits = {episode.item.split for episode in episodes}
+        splits = {episode.item.id: episode.item.split for episode in episodes}
         accepted = not elsewhere and len(failures) <= limit
-        write_index(store, splits, [episode.item.id for episode in episodes], missing, accepted)
-        _write_failures(store, failures, missing)
+        write_index(store, splits, missing, accepted)
+        with exclusive(store):
+            _write_failures(store, splits, failures, missing)
         result |= _describe(store, settings, episodes, done, failures, run_dir, result)
         _tell({key: value for key, value in result.items() if not key.startswith("prior/")})
     barrier(ranks)
@@ -103,11 +104,15 @@ def _missing(episodes: Sequence[Episode], failures: Sequence[Row]) -> dict[str, 
     return {episode.item.id: reasons.get(episode.item.id, _ELSEWHERE) for episode in lost}
 
 
-def _write_failures(store: Path, failures: Sequence[Row], missing: Mapping[str, str]) -> None:
-    """Keep one line for each recording that has failed; those of other commands stay until they are done."""
-    path = store / FAILURES
+def _write_failures(
+    store: Path, splits: Mapping[str, str], failures: Sequence[Row], missing: Mapping[str, str]
+) -> None:
+    """Keep one line for each recording that has failed; those of other commands and splits stay until they are done."""
+    path, own = store / FAILURES, set(splits.values())
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = {line["id"]: line for line in map(json.loads, text.splitlines()) if line["id"] in missing}
+    old = {line["id"]: line for line in map(json.loads, text.splitlines())}
+    elsewhere = {key for key, line in old.items() if key not in splits and line["split"] not in own}
+    lines = {key: line for key, line in old.items() if key in missing or key in elsewhere}
     lines |= {line["id"]: line for line in failures}
     new = "".join(json.dumps(lines[key], ensure_ascii=False) + "\n" for key in sorted(lines))
     if new and new != text:
@@ -151,6 +156,9 @@ def _describe(
     if peak:
         facts["gpu_peak_gigabytes"] = round(peak / 1e9, 2)
     annotated = [row for row in rows if "events" in row]
+    unknown = sum(row["of unknown speakers"] for row in annotated)
+    if unknown:
+        facts["laughs_of_unknown_speakers"] = unknown
     priors = {f"prior/{row['split']}/{shift}": row[f"prior {shift}"] for row in annotated for shift in SHIFTS}
     facts["report"] = str(_write_report(opened, settings, rows, {**counts, **facts}, failures, run_dir))
     return facts | priors
@@ -174,23 +182,31 @@ def _split_row(store: FeatureStore, split: str) -> Row:
     row["events"] = sum(len(found) for found in events.values())
     row["events per hour"] = round(row["events"] / max(hours, 1e-9), 2)
     row["without event"] = sum(not found for found in events.values())
+    labels = {shift: _labels_of(annotated, shift) for shift in SHIFTS}
+    row["of unknown speakers"] = sum(found.counts["n_unknown_speaker"] for found in labels[min(SHIFTS)])
     for shift in SHIFTS:
-        row[f"prior {shift}"] = _prior(annotated, shift)
+        row[f"prior {shift}"] = _prior(labels[shift])
     return row
 
 
-def _prior(episodes: Sequence[StoredEpisode], shift: int) -> float | None:
-    """Return the share of positive frames among those that count, for the default labels."""
-    positive = known = 0
-    for episode in episodes:
-        if episode.num_frames > shift:
-            settings = LabelSettings(shift=shift, frame_rate=episode.frame_rate)
-            labels = compute_labels(
-                episode.events(), episode.num_frames, settings, known_speakers=episode.speakers, name=episode.name
-            )
-            positive += int(labels.y[labels.mask].sum())
-            known += int(labels.mask.sum())
-    return positive / known if known else None
+def _labels_of(episodes: Sequence[StoredEpisode], shift: int) -> list[Labels]:
+    """Label the episodes by default, but for events of unknown speakers, which are masked."""
+    return [
+        compute_labels(
+            *(episode.events(), episode.num_frames),
+            LabelSettings(shift=shift, unknown_speaker="ignore", frame_rate=episode.frame_rate),
+            known_speakers=episode.speakers,
+            name=episode.name,
+        )
+        for episode in episodes
+        if episode.num_frames > shift
+    ]
+
+
+def _prior(labels: Sequence[Labels]) -> float | None:
+    """Return the share of positive frames among those that count."""
+    known = sum(int(found.mask.sum()) for found in labels)
+    return sum(int(found.y[found.mask].sum()) for found in labels) / known if known else None
 
 
 def _write_report(

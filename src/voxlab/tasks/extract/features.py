@@ -108,8 +108,7 @@ def _begin(
         atomic_write_bytes(store / summary.LICENCES, licences.encode())
     if todo or not (store / INDEX).is_file():
         missing = {episode.item.id: episode.error or "not extracted yet" for episode in todo}
-        splits = {episode.item.split for episode in episodes}
-        write_index(store, splits, [episode.item.id for episode in episodes], missing, accepted=False)
+        write_index(store, {episode.item.id: episode.item.split for episode in episodes}, missing, accepted=False)
 
 
 def _run(

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning import LightningDataModule
-
 from voxlab.data.frame_blocks import LabelledView, epoch_batches, num_batches
 from voxlab.errors import UserError
 from voxlab.parallel import side_threads
@@ -31,8 +29,8 @@ def num_readers(num_blocks: int, world: int) -> int:
     return world * max(1, wanted // world)
 
 
-class TrainData(LightningDataModule):
-    """This rank's part of the batches, from the module's step to the last.
+class TrainData:
+    """The batches of a training split, from any step on.
 
     Args:
         views: of the training split.
@@ -46,7 +44,6 @@ class TrainData(LightningDataModule):
     """
 
     def __init__(self, views: Sequence[LabelledView], fit: Fit, context: int, seed: int, world: int) -> None:
-        super().__init__()
         self.views, self.fit, self.context, self.seed = list(views), fit, context, seed
         blocks = num_batches(self.views, batch_size=1, block=fit.block, context=1)  # one sequence a block
         self.readers = num_readers(blocks, world)
@@ -56,11 +53,9 @@ class TrainData(LightningDataModule):
         self.shape: dict[str, Any] = {"batch_size": size // self.readers, "block": fit.block, "context": context}
         self.per_epoch = num_batches(self.views, world=self.readers, **self.shape)
 
-    def train_dataloader(self) -> Iterator[Batch]:
-        """Return this rank's part of every batch from the module's step on, without end."""
-        trainer: Any = self.trainer
-        rank, world = trainer.global_rank, trainer.world_size
-        return ahead(self.batches(trainer.lightning_module.step, range(rank, self.readers, world)), self.fit.read_ahead)
+    def part(self, step: int, rank: int, world: int) -> Iterator[Batch]:
+        """Return one rank's part of every batch from `step` on, without end, read ahead by a thread."""
+        return ahead(self.batches(step, range(rank, self.readers, world)), self.fit.read_ahead)
 
     def batches(self, step: int, readers: Sequence[int]) -> Iterator[Batch]:
         """Yield what some of the readers give for each step from `step` on, without end."""

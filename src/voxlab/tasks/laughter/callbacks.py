@@ -61,9 +61,9 @@ class Progress(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LaughterModule, *_: Any) -> None:  # type: ignore[override]
         """Log, validate, save."""
         step, fit = pl_module.step, pl_module.fit
-        if step % pl_module.loop.log_every_n_steps == 0:
-            self._log_step(pl_module)
         ends = step % pl_module.per_epoch == 0 or trainer.should_stop
+        if ends or step % pl_module.loop.log_every_n_steps == 0:
+            self._log_step(pl_module)
         if ends:
             self._validate(pl_module)
             trainer.should_stop = self._is_over(pl_module)
@@ -88,7 +88,8 @@ class Progress(Callback):
 
     def _validate(self, module: LaughterModule) -> None:
         """Score the validation split; the figures of rank 0 go to all ranks."""
-        episodes = predict(module.model, self.views, self.ranks, module.device)
+        owner = f"{self.run_dir} at step {module.step}, after {CHECKPOINTS}/{LAST}"
+        episodes = predict(module.model, self.views, self.ranks, module.device, owner)
         row = gather(self.ranks, validate(episodes, module.loss) if self.ranks.is_first else {})[0]
         module.scores.append(module.fit.score(row))
         if module.fit.best_of(module.scores) == len(module.scores) - 1:

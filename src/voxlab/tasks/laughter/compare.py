@@ -4,19 +4,23 @@ python main.py task=laughter stage=compare runs=outputs/laughter/<stamp>; a swee
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from voxlab import plots, report, storage
 from voxlab.errors import UserError
 from voxlab.metrics import bootstrap, ranking
 from voxlab.metrics.events import pool
 from voxlab.report import Section
+from voxlab.tasks.laughter.charts import GREY, add_reference, add_shared_legend, make_figure, style
 from voxlab.tasks.laughter.measures import draw_ranking
 from voxlab.tasks.laughter.outputs import read_predictions
 from voxlab.tasks.laughter.report import interval_text
@@ -31,6 +35,9 @@ _FIGURES = {
 _MORE = ("test/ap", "test/macro/ap", "test/macro/auroc", "test/event/recall", "test/event/fa_per_hour")
 _MORE += ("test/event/lead_s/mean", "test/prior", "threshold")
 _NAMES = {"loss": "name", "model": "family"}  # of these parts one key names the rest
+_TYPED = {"BinaryCrossEntropy": "bce", "Focal": "focal", "AdaptiveFocal": "adaptive_focal"}  # loss=...
+_CHANCE = {"test/ap_lift": 1.0, "test/auroc": 0.5}
+_DODGE = 0.6  # of the distance between two shifts, which the runs of one share
 _DERIVED = ("labels.shift", "loss.negative_weight", "loss.positive_weight", "step")
 
 
@@ -90,14 +97,15 @@ _CAPTION = (
 
 
 def read_jobs(runs: Path) -> list[Job]:
-    """Return the runs of a folder that were evaluated on test, in the order of their numbers.
+    """Return the runs of a folder that were evaluated on test, by name, numbers in it in their order.
 
     Raises:
         UserError: there are none.
     """
-    paths = sorted(runs.glob("*/metrics.json"), key=lambda path: (len(path.parent.name), path.parent.name))
+    paths = sorted(runs.glob("*/metrics.json"), key=lambda path: _natural(path.parent.name))
     read = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    found = {folder: metrics for folder, metrics in read.items() if "test/ap" in metrics and "labels" in metrics}
+    evaluated = {folder: metrics for folder, metrics in read.items() if "test/ap" in metrics and "labels" in metrics}
+    found = {folder: {**metrics, "loss": _typed(metrics["loss"])} for folder, metrics in evaluated.items()}
     if not found:
         raise UserError(
             f"runs={runs}: none of the {len(read)} runs in this folder was evaluated on a test split. Give the folder "
@@ -109,9 +117,20 @@ def read_jobs(runs: Path) -> list[Job]:
     return [Job(folder, metrics, group, shift) for (folder, metrics), group, shift in rows]
 
 
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Return a key that sorts focal-shift5 before focal-shift10."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _typed(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a loss with the name that `loss=...` takes."""
+    name = _TYPED.get(loss["name"], loss["name"])
+    return {**loss, "name": "focal_sum" if name == "focal" and loss.get("reduction") == "sum" else name}
+
+
 def _name_groups(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Spell for each run what differs between runs, besides the shift; the loss where nothing does."""
-    parts = ("loss", "model", "features", "labels", "fit", "seed")
+    parts = ("loss", "model", "features", "labels", "sampling", "optim", "fit", "loop", "seed")
     flat = [storage.flatten({part: job[part] for part in parts if part in job}) for job in jobs]
     keys = dict.fromkeys(key for job in flat for key in job)
     varied = [key for key in keys if key not in _DERIVED and len({repr(job.get(key)) for job in flat}) > 1]
@@ -155,34 +174,37 @@ def _notices(jobs: Sequence[Job]) -> Iterator[Section]:
 
 
 def plot_shifts(jobs: Sequence[Job]) -> Figure:
-    """Draw each figure over the shift, one line for each group, with its interval."""
-    chart = Figure(figsize=(9.0, 5.2), facecolor="none", layout="constrained")
+    """Draw each figure over the shift, one line for each group, with its interval; groups stand side by side."""
+    chart = make_figure("Test figures over the shift; bars: 95 % intervals over shows", (9.0, 5.6))
     groups = list(dict.fromkeys(job.group for job in jobs))
+    shifts = sorted({job.shift for job in jobs})
+    beside = (np.arange(len(groups)) - (len(groups) - 1) / 2) * _DODGE / max(len(groups), 3)
     for place, (name, label) in enumerate(_FIGURES.items()):
         axes = chart.add_subplot(2, 2, place + 1, facecolor="none")
-        for group in groups:
+        style(axes, "shift (frames of 80 ms)", label)
+        for group, offset in zip(groups, beside, strict=True):
             own = sorted((job for job in jobs if job.group == group), key=lambda job: job.shift)
-            _draw_line(axes, own, name, group)
-        axes.set_xticks(sorted({job.shift for job in jobs}))
-        axes.set_xlabel("shift (frames of 80 ms)", color=plots.INK, fontsize=8)
-        axes.set_ylabel(label, color=plots.INK, fontsize=8)
-        axes.tick_params(colors=plots.INK, labelsize=8)
-        axes.spines[:].set(color=plots.INK, linewidth=0.6)
-    chart.axes[0].legend(fontsize=7, frameon=False, labelcolor=plots.INK)
+            _draw_line(axes, own, name, group, {shift: index + offset for index, shift in enumerate(shifts)})
+        if name in _CHANCE:
+            add_reference(axes, [-0.5, len(shifts) - 0.5], [_CHANCE[name]] * 2)
+        axes.set_xticks(range(len(shifts)), [str(shift) for shift in shifts])
+        axes.set_xlim(-0.5, len(shifts) - 0.5)
+    handles, _ = chart.axes[0].get_legend_handles_labels()
+    add_shared_legend(chart, [*handles, Line2D([], [], color=GREY, linestyle="--", label="chance")], 4)
     return chart
 
 
-def _draw_line(axes: Any, jobs: Sequence[Job], name: str, group: str) -> None:
-    points = [(job.shift, job.metrics.get(name), job.metrics.get(f"{name}/ci")) for job in jobs]
-    known = [(shift, value, ends or (value, value)) for shift, value, ends in points if value is not None]
+def _draw_line(axes: Axes, jobs: Sequence[Job], name: str, group: str, places: Mapping[int, float]) -> None:
+    points = [(places[job.shift], job.metrics.get(name), job.metrics.get(f"{name}/ci")) for job in jobs]
+    known = [(place, value, ends or (value, value)) for place, value, ends in points if value is not None]
     if not known:
         axes.plot([], [], label=f"{group} (not defined)")
         return
-    shifts, values, ends = zip(*known, strict=True)
+    x, values, ends = zip(*known, strict=True)
     middle, (low, high) = np.array(values), np.array(ends, dtype=np.float64).T
     # a percentile interval may lie beside the value; a bar has no negative length
     bars = np.maximum([middle - low, high - middle], 0)
-    axes.errorbar(shifts, middle, bars, marker="o", markersize=3, linewidth=1.2, capsize=2, label=group)
+    axes.errorbar(x, middle, bars, marker="o", markersize=3, linewidth=1.0, capsize=2, label=group)
 
 
 def _table(jobs: Sequence[Job]) -> Section:

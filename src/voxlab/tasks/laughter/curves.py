@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from voxlab.plots import plot_curves
 from voxlab.report import Section, figure
 from voxlab.tasks.history import FILE, curve, read_history
+from voxlab.tasks.laughter.charts import add_legend, add_reference, make_chart
 
 _CURVES = {  # title -> (names, unit)
     "Loss": (("train/loss", "val/loss"), "loss"),
@@ -14,6 +14,8 @@ _CURVES = {  # title -> (names, unit)
     "Learning rate": (("train/lr",), "rate"),
     "Speed": (("train/frames_per_s",), "frames a second"),
 }
+_REFERENCES = ("val/prior",)
+_FEW_POINTS = 50  # each is marked
 
 
 def sections(run_dir: Path) -> list[Section]:
@@ -22,6 +24,14 @@ def sections(run_dir: Path) -> list[Section]:
     found = []
     for title, (names, unit) in _CURVES.items():
         present = {name: points for name in names if (points := curve(rows, name))[0]}
-        if present:
-            found.append(figure(title, plot_curves(present, "step", unit)))
+        if not present:
+            continue
+        chart, axes = make_chart(f"Training: {title.lower() if title == 'Loss' else unit}", "step", unit)
+        for name, (x, y) in present.items():
+            if name in _REFERENCES:
+                add_reference(axes, x, y, name)
+            else:
+                axes.plot(x, y, linewidth=1.2, marker="." if len(x) < _FEW_POINTS else "", label=name)
+        add_legend(axes)
+        found.append(figure(title, chart))
     return found

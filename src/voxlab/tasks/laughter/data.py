@@ -73,15 +73,19 @@ def check_shows(store: FeatureStore, allow: bool) -> None:
 
 
 def describe_split(name: str, views: Sequence[View], frame_rate: float) -> dict[str, Any]:
-    """Return what a split holds: hours, frames, events, positives, prior, episodes without events."""
+    """Return what a split holds: hours, frames, events, positives, prior, episodes without events.
+
+    Views with labels of their own (labels.speakers=user) count each, others once an episode.
+    """
     first = {view.episode.key: view for view in views if view.index == min(v["index"] for v in view.episode.views)}
+    counted = list(views) if any(view.alone for view in views) else list(first.values())
     counts = Counter[str]()
-    for view in first.values():
+    for view in counted:
         counts.update(view.scored.counts)
-    frames = sum(len(view.scored.y) for view in first.values())
-    valid = sum(int(view.scored.mask.sum()) for view in first.values())
+    frames = sum(len(view.scored.y) for view in counted)
+    valid = sum(int(view.scored.mask.sum()) for view in counted)
     hours = frames / frame_rate / 3600
-    empty = sum(view.scored.counts["events"] == 0 for view in first.values())
+    empty = sum(view.scored.counts["events"] == 0 for view in counted)
     return {
         f"{name}_episodes": len(first),
         f"{name}_hours": round(hours, 4),

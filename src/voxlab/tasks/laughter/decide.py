@@ -1,7 +1,7 @@
 """The decision taken on validation: calibration and threshold."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,11 @@ class Decision:
         """Slope and intercept of the calibration."""
         return self.platt.slope, self.platt.intercept
 
+    def at(self, probability: float) -> "Decision":
+        """Return the same calibration with a threshold that is given: a calibrated probability."""
+        counts = {"num_frames": self.threshold.num_frames, "num_positives": self.threshold.num_positives}
+        return replace(self, threshold=_given(probability, self.platt, counts))
+
     def record(self) -> dict[str, Any]:
         """Return plain values: {"threshold": {...}, "calibration": {...}}."""
         threshold = asdict(self.threshold)
@@ -100,9 +105,7 @@ def decide(
     platt = fit_platt(frames.logit, frames.y) if settings.eval.calibrate == "platt" else Platt(reason="not asked for")
     counts = {"num_frames": len(frames.y), "num_positives": int(frames.y.sum())}
     if settings.thr.value is not None:
-        logit = platt.raw(float(logit_of(settings.thr.value)))
-        told = {"objective": "given", "score": None, "source": "thr.value", "split": "none", **counts}
-        return Decision(platt, _threshold(logit, platt, told))
+        return Decision(platt, _given(settings.thr.value, platt, counts))
     told = {"objective": settings.thr.objective, "source": settings.thr.source, "split": "validation", **counts}
     if settings.thr.source == "cv":
         return _decide_by_folds([*train, *validation], settings, platt, told, seed)
@@ -121,6 +124,11 @@ def _check_validation(validation: Sequence[EpisodeScores], frames: Frames) -> No
             f"none of the {len(frames.y)} frames of the {len(validation)} validation episodes is positive: no "
             "threshold can be chosen. Add episodes with laughter, or give one: thr.value=0.5 (a probability)."
         )
+
+
+def _given(probability: float, platt: Platt, counts: Mapping[str, int]) -> Threshold:
+    told = {"objective": "given", "score": None, "source": "thr.value", "split": "none"}
+    return _threshold(platt.raw(float(logit_of(probability))), platt, {**told, **counts})
 
 
 def _threshold(logit: float, platt: Platt, told: Mapping[str, Any]) -> Threshold:
@@ -144,8 +152,22 @@ def best_threshold(episodes: Sequence[EpisodeScores], settings: EvalSettings, pl
     except UnreachableTarget as error:
         raise UserError(
             f"thr.target={thr.target}: no threshold on validation fulfils it for "
-            f"thr.objective={thr.objective}; {error}."
+            f"thr.objective={thr.objective}; {error}. Ask for less; a trained model is chosen for anew with "
+            "stage=test ckpt=<run folder>."
         ) from None
+
+
+def check_folds(shows: Collection[str]) -> None:
+    """Refuse too few shows with positive frames for thr.source=cv.
+
+    Raises:
+        UserError: says how many are needed.
+    """
+    if len(shows) < _FOLDS:
+        raise UserError(
+            f"thr.source=cv needs {_FOLDS} shows with laughter in train and validation together; there are "
+            f"{len(shows)}. Use thr.source=validation."
+        )
 
 
 def _decide_by_folds(
@@ -155,11 +177,7 @@ def _decide_by_folds(
     if not any(episode.logit.any() for episode in episodes if episode.split == "train"):
         raise UserError("thr.source=cv needs the scores of the training episodes. Use thr.source=validation.")
     shows = sorted({episode.show for episode in episodes if pool([episode]).y.any()})
-    if len(shows) < _FOLDS:
-        raise UserError(
-            f"thr.source=cv needs {_FOLDS} shows with laughter in train and validation together; there are "
-            f"{len(shows)}. Use thr.source=validation."
-        )
+    check_folds(shows)
     order = np.random.default_rng(seed).permutation(len(shows))
     fold_of = {shows[show]: place % _FOLDS for place, show in enumerate(order)}
     folds = []

@@ -8,6 +8,7 @@ from typing import Any
 from voxlab.errors import UserError, check_types
 from voxlab.metrics.events import FRAME_RATE
 from voxlab.metrics.thresholds import EVENT_OBJECTIVES, FRAME_OBJECTIVES
+from voxlab.tasks.laughter.settings import read
 
 _OBJECTIVES = (*FRAME_OBJECTIVES, *EVENT_OBJECTIVES)
 _TARGETS = {  # objective -> what thr.target is, and its highest value
@@ -114,6 +115,7 @@ def read_settings(
         UserError: a value is of another type or out of range.
     """
     horizon = events.get("horizon")
-    parts: dict[str, Any] = {"thr": ThresholdSettings(**thr), "eval": ReportSettings(**eval)}
-    parts["events"] = EventSettings(**{**events, "horizon": max(1, shift) if horizon is None else horizon})
+    timing = {**events, "horizon": max(1, shift) if horizon is None else horizon}
+    parts: dict[str, Any] = {"thr": read(ThresholdSettings, thr, "thr"), "eval": read(ReportSettings, eval, "eval")}
+    parts["events"] = read(EventSettings, timing, "events")
     return EvalSettings(**parts, shift=shift)

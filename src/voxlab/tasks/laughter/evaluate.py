@@ -5,7 +5,7 @@ From arrays of scores alone; no model, no data set. One process does it.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,15 @@ def evaluate(
         UserError: no threshold can be chosen.
     """
     chosen = decision or decide(validation, settings, train=train, seed=seed)
+    # First of all, so that nothing that fails later takes the scores with it.
+    outputs.write_decision(chosen, run_dir)
+    outputs.write_predictions([*validation, *test], chosen, run_dir)
+    if settings.eval.csv:
+        outputs.write_csv([*validation, *test], chosen, run_dir / "predictions.csv")
     evaluation = measure_all(train, validation, test, settings, chosen, seed)
     evaluation.summary |= record
     charts, arrays = draw(evaluation, seed) if settings.eval.plots == "all" else ({}, {})
-    outputs.write_decision(chosen, run_dir)
-    outputs.write_predictions([*validation, *test], chosen, run_dir)
     outputs.write_arrays(run_dir / "curves.npz", arrays)
-    if settings.eval.csv:
-        outputs.write_csv(test, chosen, run_dir / "predictions.csv")
     images = {name: drawing.render_png(chart) for name, chart in charts.items()}
     for name, image in images.items():
         storage.atomic_write_bytes(run_dir / "plots" / f"{name}.png", image)
@@ -99,8 +100,16 @@ def evaluate(
     _log_images(loggers or {}, images)
     _tell(evaluation.summary, run_dir)
     if test and (run_dir.parent / "multirun.yaml").is_file():
-        log.info("comparison: %s", compare(run_dir.parent, resamples=settings.eval.bootstrap, seed=seed)["page"])
+        compare_runs(run_dir.parent, settings.eval.bootstrap, seed)
     return evaluation.summary
+
+
+def compare_runs(runs: Path, resamples: int, seed: int) -> dict[str, Any]:
+    """Compare the runs of a folder, and log where the page is and which run is best; see `compare.compare`."""
+    done = compare(runs, resamples=resamples, seed=seed)
+    log.info("best of %d runs by AP over the prior: %s", done["runs"], done["best_ap_lift"] or "not defined")
+    log.info("comparison: %s", done["page"])
+    return done
 
 
 def measure_all(
@@ -142,7 +151,7 @@ def _threshold_summary(decision: Decision, split: SplitMeasures | None, settings
         "threshold/objective": threshold.objective,
         "calibration/slope": decision.platt.slope,
         "calibration/intercept": decision.platt.intercept,
-        "calibration/reason": decision.platt.reason,
+        "calibration/reason": decision.platt.reason or None,
     }
     thr = settings.thr
     if split is None or threshold.objective not in FRAME_OBJECTIVES or not split.values["positives"]:
@@ -163,11 +172,12 @@ def _add_baselines(
     settings: EvalSettings,
     seed: int,
 ) -> None:
-    """Measure each baseline on test, its threshold chosen on validation as the model's is."""
+    """Measure each baseline on test, its threshold chosen on validation even with thr.source=cv."""
     test = evaluation.splits["test"]
+    alone = replace(settings, thr=replace(settings.thr, source="validation"))
     for name, predict in baselines.make_baselines(train, [*validation, *test.episodes]):
         scored = baselines.score(test.episodes, predict)
-        own = decide(baselines.score(validation, predict), settings) if _can_decide(validation, settings) else None
+        own = decide(baselines.score(validation, predict), alone) if _can_decide(validation, settings) else None
         measured = measure(scored, own or evaluation.decision, settings, seed)
         figures = {key: measured.values.get(key) for key in _BASELINE_FIGURES if key in measured.values}
         if own is None:
@@ -212,7 +222,7 @@ def draw(evaluation: Evaluation, seed: int) -> tuple[dict[str, Figure], dict[str
         "06_onset_locked": event_plots.plot_onset_locked(split, decision, seed),
         "07_leads": event_plots.plot_leads(split),
         "08_event_recall": event_plots.plot_event_curve(split),
-        "09_reliability": plots.plot_reliability(split.reliability),
+        "09_reliability": plots.plot_reliability(split.reliability, split.name),
         "11_episodes": plots.plot_episode_rates(split.per_episode),
         "12_scores": plots.plot_scores(split, decision),
     }
@@ -238,7 +248,8 @@ def _log_images(loggers: Mapping[str, Any], images: Mapping[str, bytes]) -> None
 def _tell(summary: Mapping[str, Any], run_dir: Path) -> None:
     for split in ("val", "test"):
         if f"{split}/ap" in summary:
-            names = ("ap", "auroc", "f1", "macro/auroc", "event/recall", "event/fa_per_hour")
+            events = [f"{node}/{name}" for node in ("event", "event_h25") for name in ("recall", "fa_per_hour")]
+            names = [name for name in ("ap", "auroc", "f1", "macro/auroc", *events) if f"{split}/{name}" in summary]
             shown = ", ".join(f"{name} {_show(summary[f'{split}/{name}'])}" for name in names)
             log.info("%s: prior %s, %s", split, _show(summary[f"{split}/prior"]), shown)
     log.info("report: %s", run_dir / "report.html")

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,58 +10,24 @@ from typing import Any
 import torch
 
 from voxlab.errors import UserError
-from voxlab.losses.events import EventLoss
-from voxlab.models.laughter import Architecture, LaughterModel
+from voxlab.models.laughter import LaughterModel
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import atomic_path
 from voxlab.tasks.laughter import lbfgs, moments, sampling
 from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.batches import TrainData
+from voxlab.tasks.laughter.chosen import Chosen
 from voxlab.tasks.laughter.data import labelled
-from voxlab.tasks.laughter.module import LaughterModule, contents, describe_loss
+from voxlab.tasks.laughter.describe import contents, describe_loss
 from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, load_predictor, read_checkpoint
-from voxlab.tasks.laughter.settings import Fit, Loop, Sampling, read, read_loop
+from voxlab.tasks.laughter.settings import log_facts
 from voxlab.tasks.laughter.trial import Trial
-from voxlab.tasks.optim import Schedule
 from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
 
 log = logging.getLogger(__name__)
 
 _NEUTRAL = {**NEUTRAL, "val_check_interval": None, "check_val_every_n_epoch": 1, "limit_val_batches": None}
 _HINT = "task=laughter; leave it out. The run ends after trainer.max_epochs, or earlier by fit.patience."
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The settings of a training run, checked."""
-
-    fit: Fit
-    loop: Loop
-    sampling: Sampling
-    architecture: Architecture
-    loss: EventLoss
-    optim: Schedule
-
-
-def read_settings(
-    *, model: Any, loss: Any, optim: Any, trainer: partial[Any], fit: Mapping[str, Any], sampling: Mapping[str, Any]
-) -> Chosen:
-    """Check the settings of training; arguments as in `task.laughter`.
-
-    Raises:
-        UserError: a group is not chosen, or a value is out of range.
-    """
-    for name, value, option in (("model", model, "linear"), ("loss", loss, "bce"), ("optim", optim, "adamw_cosine")):
-        if value is None:
-            raise UserError(f"task=laughter needs a {name}: {name}={option}.")
-    if not isinstance(loss, EventLoss) or not isinstance(model, Architecture):
-        raise UserError("task=laughter takes loss=bce, focal or adaptive_focal, and model=linear, mlp, tcn, ...")
-    chosen = Chosen(
-        read(Fit, fit, "fit"), read_loop(trainer.keywords), read(Sampling, sampling, "sampling"), model, loss, optim
-    )
-    if chosen.fit.solver == "lbfgs" and model.family != "linear":
-        raise UserError(f"fit.solver=lbfgs goes with model=linear, not model={model.family}.")
-    return chosen
 
 
 def fit(
@@ -105,18 +71,24 @@ def fit(
     data = TrainData(views, chosen.fit, chosen.architecture.context, seed, ranks.world)
     facts = {**trial.facts(), **_plan(chosen, data, sampled)}
     if ranks.is_first:
-        log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
+        log_facts(log, facts)
     if dry_run:
         return facts
     last = run_dir / CHECKPOINTS / LAST
     model = _model(chosen, trial, sampled, data, ckpt, None if last.is_file() else ranks, seed)
-    record = trial.record() | {"loss": describe_loss(chosen.loss), "seed": seed, "fit": asdict(chosen.fit)}
+    record = trial.record() | {"loss": describe_loss(chosen.loss), "seed": seed, **_settings(chosen)}
     if chosen.fit.solver == "lbfgs":
         _solve(model, chosen, data, record, ranks, run_dir)
     else:
         _descend(model, chosen, data, record, trial, trainer, ranks, run_dir, loggers, seed)
     barrier(ranks)
     return facts | finish(trial, run_dir, record, seed, ranks, loggers)
+
+
+def _settings(chosen: Chosen) -> dict[str, Any]:
+    """Return what a checkpoint says about how it was trained."""
+    settings: dict[str, Any] = {name: getattr(chosen, name) for name in ("fit", "sampling", "optim", "loop")}
+    return {name: asdict(value) for name, value in settings.items()}
 
 
 def _plan(chosen: Chosen, data: TrainData, sampled: sampling.Sampled) -> dict[str, Any]:
@@ -169,7 +141,7 @@ def _model(
             raise UserError(
                 f"ckpt={ckpt} holds {start.model.architecture} for {start.model.dim} numbers a frame, norm "
                 f"{start.model.norm}; this run has {chosen.architecture} for {trial.dim}, norm {chosen.fit.norm}. Set "
-                "model=..., fit.norm and store=... alike, or train anew without ckpt."
+                "model, fit.norm and store alike, or train anew without ckpt."
             )
         model.load_state_dict(start.model.state_dict())
     elif chosen.fit.norm == "standard" and ranks is not None:
@@ -192,6 +164,7 @@ def _descend(
 ) -> None:
     """Train with Lightning from the run's last checkpoint, or from the start."""
     from voxlab.tasks.laughter.callbacks import Progress
+    from voxlab.tasks.laughter.module import Feed, LaughterModule
 
     settings: dict[str, Any] = {"optim": chosen.optim, "fit": chosen.fit, "loop": chosen.loop, "seed": seed}
     module = LaughterModule(model, chosen.loss, per_epoch=data.per_epoch, record=record, **settings)
@@ -202,9 +175,12 @@ def _descend(
     last = run_dir / CHECKPOINTS / LAST
     if last.is_file() and ranks.is_first:
         log.info("going on from %s", last)
-    lightning.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    lightning.fit(module, datamodule=Feed(data), ckpt_path=last if last.is_file() else None, weights_only=True)
     if not progress.best:
         raise UserError("training ended before the first validation: raise trainer.max_time, or lower the steps.")
+    if ranks.is_first:
+        monitor, epoch = chosen.fit.monitor, progress.best["step"] / data.per_epoch
+        log.info("best: epoch %.3g, %s %.4f", epoch, monitor, progress.best[monitor])
 
 
 def _solve(
@@ -228,10 +204,10 @@ def finish(
     """Calibrate the best model and choose its threshold on validation, keep both in its checkpoint, then test it."""
     path = run_dir / CHECKPOINTS / BEST
     predictor = load_predictor(path)
-    scored = trials.score(trial, predictor.model, ranks)
+    scored = trials.score(trial, predictor, ranks)
     summary: dict[str, Any] = {"checkpoint": str(path)}
     if ranks.is_first:
-        decision = trial.decide(scored, seed)
+        decision = trial.decide(scored, seed, path)
         checkpoint = read_checkpoint(path)
         checkpoint["voxlab"]["decision"] = decision.record()
         write_checkpoint(path, checkpoint)

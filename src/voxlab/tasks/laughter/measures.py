@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxlab.metrics import alarms, bootstrap, calibration, ranking
-from voxlab.metrics.events import EpisodeScores, Frames, pool
+from voxlab.metrics.events import FRAME_RATE, EpisodeScores, Frames, pool
 from voxlab.tasks.laughter.decide import Decision
 from voxlab.tasks.laughter.eval_settings import EvalSettings
 
@@ -87,6 +87,11 @@ class SplitMeasures:
     per_episode: list[dict[str, Any]] = field(default_factory=list)
     reliability: dict[str, calibration.Reliability] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Name of the split: train, validation or test; "nothing" without episodes."""
+        return self.episodes[0].split if self.episodes else "nothing"
+
     def put(self, name: str, value: Any, draws: np.ndarray | None = None, reason: str = "") -> None:
         """Note a figure, NaN as None with the reason, with the interval of its draws."""
         undefined = not np.isfinite(value)
@@ -140,7 +145,7 @@ def _put_facts(split: SplitMeasures) -> None:
     split.put("episodes", len(episodes))
     split.put("shows", len({each.show for each in episodes}))
     split.put("episodes_without_events", sum(not len(each.onsets) for each in episodes))
-    split.put("hours", float(hours))
+    split.put("hours_counted", float(hours))
     split.put("frames", sum(len(each.logit) for each in episodes))
     split.put("frames_counted", len(split.frames.y))
     split.put("events", events)
@@ -241,7 +246,8 @@ def _put_macro(split: SplitMeasures) -> None:
     """Measure each episode alone: what a score knows besides how much an episode laughs."""
     for index, episode in enumerate(split.episodes):
         chosen = split.frames.episode == index
-        row: dict[str, Any] = {"key": episode.key, "name": episode.name, "show": episode.show, "hours": episode.hours}
+        row: dict[str, Any] = {name: getattr(episode, name) for name in ("key", "name", "show", "split")}
+        row["hours_counted"] = episode.hours
         row |= {"events": len(episode.onsets), "events_per_hour": _ratio(len(episode.onsets), episode.hours)}
         table = ranking.rank_table(split.frames.logit[chosen], split.frames.y[chosen])
         ap, auroc = (float(value[0]) for value in ranking.measure_mixtures(table, np.ones((1, 1))))
@@ -270,6 +276,7 @@ def _put_events(split: SplitMeasures, decision: Decision, settings: EvalSettings
     rule = decision.rule(settings.refractory)
     for horizon in dict.fromkeys((settings.events.horizon, *WIDER_HORIZONS)):
         main = horizon == settings.events.horizon
+        seconds = horizon / (split.episodes[0].frame_rate if split.episodes else FRAME_RATE)
         prefix = "event/" if main else f"event_h{horizon}/"
         matches = [alarms.match_episode(episode, rule, horizon) for episode in split.episodes]
         rows = [alarms.count(found, each.hours) for found, each in zip(matches, split.episodes, strict=True)]
@@ -281,6 +288,7 @@ def _put_events(split: SplitMeasures, decision: Decision, settings: EvalSettings
         rates = alarms.event_rates(counts.sum(0))
         for name in ("recall", "precision", "f1", "fa_per_hour"):
             split.put(f"{prefix}{name}", float(rates[name]), drawn.get(name), _no_events(split))
+        split.put(f"{prefix}horizon_s", seconds)
         for place, name in enumerate(("matched", "events", "false_alarms", "duplicates")):
             split.put(f"{prefix}{name}", int(counts[:, place].sum()))
         _put_leads(split, prefix, matches)

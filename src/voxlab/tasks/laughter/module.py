@@ -3,23 +3,22 @@
 Manual optimisation; the learning rate is a function of the step and of the validations so far.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
 from voxlab.errors import UserError
 from voxlab.losses.events import EventLoss
-from voxlab.models.laughter import LaughterModel, describe
+from voxlab.models.laughter import LaughterModel
 from voxlab.models.tokenizer.ranks import sum_over_ranks
-from voxlab.tasks.laughter.predict import TASK
+from voxlab.tasks.laughter.batches import Batch, TrainData
+from voxlab.tasks.laughter.describe import contents
 from voxlab.tasks.laughter.settings import Fit, Loop
 from voxlab.tasks.optim import Schedule
-
-Batch = dict[str, Any]
 
 
 class LaughterModule(LightningModule):
@@ -131,14 +130,18 @@ class LaughterModule(LightningModule):
         self.step, self.scores = checkpoint["voxlab"]["step"], list(checkpoint["voxlab"]["scores"])
 
 
-def contents(model: LaughterModel, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint says besides weights: the task, the model's description, the record."""
-    return {"task": TASK, "model": describe(model), **record}
+class Feed(LightningDataModule):
+    """Hands this rank its part of the batches, from the module's step on.
 
+    Args:
+        data: of all ranks.
+    """
 
-def describe_loss(loss: EventLoss) -> dict[str, Any]:
-    """Return a loss as plain values."""
-    plain = {name: value for name, value in vars(loss).items() if isinstance(value, str | int | float)}
-    settings = {name: value for name, value in plain.items() if not name.startswith("_") and name != "training"}
-    negative, positive = loss.class_weights.tolist()
-    return {"name": type(loss).__name__, **settings, "negative_weight": negative, "positive_weight": positive}
+    def __init__(self, data: TrainData) -> None:
+        super().__init__()
+        self.data = data
+
+    def train_dataloader(self) -> Iterator[Batch]:
+        """Return batches without end."""
+        trainer: Any = self.trainer
+        return self.data.part(trainer.lightning_module.step, trainer.global_rank, trainer.world_size)

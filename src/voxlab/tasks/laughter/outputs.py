@@ -18,13 +18,19 @@ PREDICTIONS = "predictions"
 
 
 def write_decision(decision: Decision, run_dir: Path) -> None:
-    """Write threshold.json and calibration.json."""
-    for name, record in decision.record().items():
-        storage.atomic_write_json(run_dir / f"{name}.json", record)
+    """Write threshold.json and calibration.json, whose reason is null where something was fitted."""
+    record = decision.record()
+    storage.atomic_write_json(run_dir / "threshold.json", record["threshold"])
+    calibration = record["calibration"]
+    storage.atomic_write_json(run_dir / "calibration.json", {**calibration, "reason": calibration["reason"] or None})
 
 
 def write_predictions(episodes: Sequence[EpisodeScores], decision: Decision, run_dir: Path) -> None:
-    """Write predictions/<key>.npz of each episode: t, time_s, prob (calibrated), logit, y, mask, onsets, spans."""
+    """Write predictions/<key>.npz of each episode.
+
+    Holds t, time_s, prob (calibrated), logit, y, mask, onsets, spans, view<n>_logit where there are several views,
+    about (name, show, split) and frame_rate.
+    """
     for episode in episodes:
         frames = np.arange(len(episode.logit))
         arrays: dict[str, Any] = {
@@ -78,13 +84,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_csv(episodes: Sequence[EpisodeScores], decision: Decision, path: Path) -> None:
-    """Write all frames as one CSV: episode, frame_idx, time_ms, prob, label, mask."""
+    """Write all frames as one CSV: episode, frame_idx, time_ms, prob, label, mask, split."""
     with storage.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["episode", "frame_idx", "time_ms", "prob", "label", "mask"])
+        writer.writerow(["episode", "frame_idx", "time_ms", "prob", "label", "mask", "split"])
         for episode in episodes:
             frames = np.arange(len(episode.logit))
             milliseconds = np.floor(1000 * frames / episode.frame_rate + 0.5).astype(np.int64)
             prob = decision.platt.probability(episode.logit)
+            name, split = episode.name, episode.split
             rows = zip(frames, milliseconds, prob, episode.y, episode.mask, strict=True)
-            writer.writerows([episode.name, t, ms, f"{p:.7g}", f"{y:g}", int(m)] for t, ms, p, y, m in rows)
+            writer.writerows([name, t, ms, f"{p:.7g}", f"{y:g}", int(m), split] for t, ms, p, y, m in rows)

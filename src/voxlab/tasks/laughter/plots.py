@@ -1,30 +1,40 @@
 """Plots of scores: ROC, precision and recall, thresholds, calibration; each gives its figure and the numbers in it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from voxlab.metrics import ranking
 from voxlab.metrics.calibration import Reliability
-from voxlab.plots import INK, plot_curves
+from voxlab.plots import INK
+from voxlab.tasks.laughter.charts import (
+    CHOSEN,
+    GREY,
+    TALL,
+    add_legend,
+    add_reference,
+    blank,
+    make_chart,
+    make_figure,
+    show_decades,
+    show_shares,
+    style,
+)
 from voxlab.tasks.laughter.decide import Decision
 from voxlab.tasks.laughter.measures import SplitMeasures
 
 Plot = tuple[Figure, dict[str, np.ndarray]]
-TALL = (9.0, 3.6)  # inches
 
 _POINTS = 2000  # of a drawn curve
 _BAND_RESAMPLES = 200
-_GREY = "#9aa1ab"
-
-
-def blank(xlabel: str, ylabel: str, reason: str) -> Figure:
-    """Return a figure that says why there is nothing to draw."""
-    chart = plot_curves({"": ([], [])}, xlabel, ylabel)
-    chart.axes[0].text(0.5, 0.5, reason, ha="center", va="center", color=INK, transform=chart.axes[0].transAxes)
-    return chart
+_COLOURS = {"precision": "C0", "recall": "C1", "f1": "C2"}
+_DASHES: dict[str, Literal["-", "--"]] = {"test": "-", "val": "--"}
+_EQUAL_F1 = (0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 def thin(length: int, limit: int = _POINTS) -> np.ndarray:
@@ -44,20 +54,23 @@ def missing_class(split: SplitMeasures) -> str:
 
 def plot_roc(split: SplitMeasures, decision: Decision) -> Plot:
     """Draw recall over the share of negatives taken for positives, with the band of the resamples."""
-    axes_of = ("false positive rate", "recall")
+    about = (f"Frames of {split.name}: receiver operating characteristic", "false positive rate", "recall")
     if reason := missing_class(split):
-        return blank(*axes_of, reason), {}
+        return blank(*about, reason), {}
     points = ranking.curve(split.frames.logit, split.frames.y)
     kept = thin(len(points.thresholds))
     x, y = np.r_[0, points.fall_out[kept]], np.r_[0, points.recall[kept]]
-    curves = {f"AUROC {split.values['auroc']:.3f}": (x, y), "chance": ([0, 1], [0, 1])}
-    chart = plot_curves(curves, *axes_of, size=TALL)  # type: ignore[arg-type]  # arrays are sequences of numbers here
+    chart, axes = make_chart(*about, TALL)
+    axes.plot(x, y, linewidth=1.2, label=f"AUROC {split.values['auroc']:.3f}")
     data = {"roc_fpr": x, "roc_tpr": y}
     band = _roc_band(split)
     if band is not None:
-        chart.axes[0].fill_between(*band, alpha=0.2, linewidth=0)
+        axes.fill_between(*band, alpha=0.2, linewidth=0, label="95 % of resamples")
         data |= dict(zip(("roc_band_fpr", "roc_band_low", "roc_band_high"), band, strict=True))
-    _mark(chart.axes[0], points, decision, points.fall_out, points.recall)
+    add_reference(axes, [0, 1], [0, 1], "chance")
+    _mark(axes, points, decision, points.fall_out, points.recall)
+    show_shares(axes, x=True)
+    add_legend(axes)
     return chart, data
 
 
@@ -82,119 +95,181 @@ def _mark(axes: Axes, points: ranking.Curve, decision: Decision, x: np.ndarray, 
     """Mark where the threshold lies on a curve."""
     above = int(np.searchsorted(-points.thresholds, -decision.threshold.logit, side="right"))
     if above:
-        axes.plot([x[above - 1]], [y[above - 1]], "o", color="#d1495b", markersize=5)
+        label = f"at the chosen threshold ({decision.threshold.value:.3g})"
+        axes.plot([x[above - 1]], [y[above - 1]], "o", color=CHOSEN, markersize=5, label=label)
+
+
+def _draw_threshold(axes: Axes, decision: Decision) -> None:
+    """Draw the calibrated logit of the threshold."""
+    place = float(decision.platt.logit(decision.threshold.logit))
+    axes.axvline(place, color=CHOSEN, linewidth=0.8, label=f"chosen threshold ({decision.threshold.value:.3g})")
 
 
 def plot_precision_recall(split: SplitMeasures, decision: Decision) -> Plot:
-    """Draw precision over recall on two scales, with the prior and lines of equal F1."""
-    axes_of = ("recall", "precision")
+    """Draw precision over recall, with the prior and lines of equal F1."""
+    about = (f"Frames of {split.name}: precision and recall", "recall", "precision")
     if reason := missing_class(split):
-        return blank(*axes_of, reason), {}
+        return blank(*about, reason), {}
     points = ranking.curve(split.frames.logit, split.frames.y)
     kept = thin(len(points.thresholds))
     x, y, prior = points.recall[kept], points.precision[kept], split.values["prior"]
-    curves = {f"AP {split.values['ap']:.4f}": (x, y), f"prior {prior:.4f}": ([0, 1], [prior, prior])}
-    chart = plot_curves(curves, *axes_of, size=TALL)  # type: ignore[arg-type]
-    axes = chart.axes[0]
-    for f1 in (0.1, 0.2, 0.4, 0.6, 0.8):
+    chart, axes = make_chart(*about, TALL)
+    axes.plot(x, y, linewidth=1.2, label=f"AP {split.values['ap']:.4f}")
+    add_reference(axes, [0, 1], [prior, prior], f"prior {prior:.4f}")
+    _mark(axes, points, decision, points.recall, points.precision)
+    show_shares(axes, x=True)
+    axes.set(yscale="log", ylim=(max(1e-4, prior / 3), 1.05))
+    show_decades(axes.yaxis)
+    _draw_equal_f1(axes)
+    add_legend(axes)
+    return chart, {"pr_recall": x, "pr_precision": y, "pr_threshold": points.thresholds[kept]}
+
+
+def _draw_equal_f1(axes: Axes) -> None:
+    """Draw the lines on which F1 is equal, each named at its right end."""
+    for f1 in _EQUAL_F1:
         recall = np.linspace(f1 / 2 + 1e-6, 1, 200)
         precision = f1 * recall / (2 * recall - f1)
         shown = precision <= 1
-        axes.plot(recall[shown], precision[shown], color=_GREY, linewidth=0.5, linestyle=":")
-    axes.set(xlim=(0, 1), yscale="log", ylim=(max(1e-4, prior / 3), 1.05))
-    _mark(axes, points, decision, points.recall, points.precision)
-    return chart, {"pr_recall": x, "pr_precision": y, "pr_threshold": points.thresholds[kept]}
+        axes.plot(recall[shown], precision[shown], color=GREY, linewidth=0.5, linestyle=":")
+        if precision[-1] > axes.get_ylim()[0]:
+            axes.text(1.015, precision[-1], f"F1 {f1:g}", fontsize=6, color=GREY, va="center")
 
 
 def plot_confusion(split: SplitMeasures) -> Plot:
     """Show the counts of frames at the threshold and at one half, with the share of each row."""
-    chart = Figure(figsize=(6.0, 2.6), facecolor="none")
+    chart = make_figure(f"Frames of {split.name}: true and predicted class, with shares of each row", (6.0, 2.8))
     data = {}
-    for place, (prefix, title) in enumerate((("", "at the threshold"), ("at_half/", "at probability 0.5"))):
+    for place, (prefix, title) in enumerate((("", "at the chosen threshold"), ("at_half/", "at probability 0.5"))):
         tp, fp, fn, tn = (split.values[f"{prefix}{name}"] for name in ("tp", "fp", "fn", "tn"))
         grid = np.array([[tn, fp], [fn, tp]])
         share = grid / np.maximum(grid.sum(1, keepdims=True), 1)
         axes = chart.add_subplot(1, 2, place + 1, facecolor="none")
+        style(axes, "predicted", "true")
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1.6)
         for row, column in np.ndindex(2, 2):
             text = f"{grid[row, column]:,}\n{share[row, column]:.1%}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color="#1c2430")
-        axes.set_xticks([0, 1], ["negative", "positive"], fontsize=8, color=INK)
-        axes.set_yticks([0, 1], ["negative", "positive"], fontsize=8, color=INK)
+        axes.set_xticks([0, 1], ["negative", "positive"])
+        axes.set_yticks([0, 1], ["negative", "positive"])
         axes.set_title(title, fontsize=8, color=INK)
-        axes.set_xlabel("predicted", fontsize=8, color=INK)
-        axes.set_ylabel("true", fontsize=8, color=INK)
         data[f"confusion_{'half' if prefix else 'threshold'}"] = grid
-    chart.tight_layout()
     return chart, data
 
 
 def plot_thresholds(splits: Mapping[str, SplitMeasures], decision: Decision) -> Plot:
     """Draw precision, recall and F1 over the calibrated logit of the threshold, on validation and test."""
-    axes_of = ("threshold (calibrated logit)", "")
+    about = ("Frames: precision, recall and F1 at each threshold", "threshold (calibrated logit)", "share")
     drawn = {name: split for name, split in splits.items() if not missing_class(split)}
     if not drawn:
-        return blank(*axes_of, "no split with both classes"), {}
-    curves, data = {}, {}
+        return blank(*about, "no split with both classes"), {}
+    chart, axes = make_chart(*about, TALL)
+    data = {}
     for name, split in drawn.items():
         points = ranking.curve(split.frames.logit, split.frames.y)
         kept = thin(len(points.thresholds))
-        x = decision.platt.logit(points.thresholds[kept])
-        data[f"threshold_{name}_logit"] = x
-        for measure in ("precision", "recall", "f1"):
-            y = getattr(points, measure)[kept]
-            curves[f"{measure}, {name}"], data[f"threshold_{name}_{measure}"] = (x, y), y
-    chart = plot_curves(curves, *axes_of, size=TALL)
-    chart.axes[0].axvline(float(decision.platt.logit(decision.threshold.logit)), color="#d1495b", linewidth=0.8)
+        x = data[f"threshold_{name}_logit"] = decision.platt.logit(points.thresholds[kept])
+        for measure, colour in _COLOURS.items():
+            y = data[f"threshold_{name}_{measure}"] = getattr(points, measure)[kept]
+            axes.plot(x, y, color=colour, linestyle=_DASHES[name], linewidth=1.2)
+    _draw_threshold(axes, decision)
+    show_shares(axes)
+    names = [Line2D([], [], color=colour, label=name) for name, colour in _COLOURS.items()]
+    names += [Line2D([], [], color=GREY, linestyle=_DASHES[name], label=split.name) for name, split in drawn.items()]
+    add_legend(axes, [*names, axes.get_lines()[-1]])
     return chart, data
 
 
-def plot_reliability(bins: Mapping[str, Reliability]) -> Plot:
-    """Draw how often what was promised came true, before and after calibration, on logarithmic axes."""
-    axes_of = ("mean probability", "share of positives")
+def plot_reliability(bins: Mapping[str, Reliability], split: str) -> Plot:
+    """Draw how often what was promised came true, before and after calibration, on logarithmic axes.
+
+    Args:
+        bins: "" after calibration, "uncalibrated/" before it.
+        split: its name, for the title.
+    """
+    what = f"Frames of {split}" if split else "Frames"
+    about = (f"{what}: promised and true share of positives", "mean probability of a bin", "share of positives")
     named = {"calibrated": bins[""], "before": bins["uncalibrated/"]}
     if not any(each.frequency.any() for each in named.values()):
-        return blank(*axes_of, "no positives"), {}
-    curves = {
-        f"{name} (ECE {each.error:.4f})": (each.probability, np.where(each.frequency > 0, each.frequency, np.nan))
-        for name, each in named.items()
-    }
-    shown = np.concatenate([[*each.probability, *each.frequency] for each in named.values()])
-    ends = np.array([max(1e-6, float(shown[shown > 0].min())), float(shown.max())])
-    curves["ideal"] = (ends, ends)
-    chart = plot_curves(curves, *axes_of, size=TALL)  # type: ignore[arg-type]
-    for line in chart.axes[0].get_lines()[:2]:
-        line.set_marker(".")
-    chart.axes[0].set(xscale="log", yscale="log")
-    data = {f"reliability_{name}_probability": each.probability for name, each in named.items()}
-    return chart, data | {f"reliability_{name}_frequency": each.frequency for name, each in named.items()}
+        return blank(*about, "no positives"), {}
+    chart, axes = make_chart(*about, TALL)
+    data = {}
+    for place, (name, each) in enumerate(named.items()):
+        low, high = binomial_interval(each.frequency, each.frames)
+        _draw_bins(axes, each, low, high, f"C{place}", f"{name} (ECE {each.error:.4f})")
+        parts = {"probability": each.probability, "frequency": each.frequency, "low": low, "high": high}
+        data |= {f"reliability_{name}_{part}": values for part, values in parts.items()}
+    both = np.concatenate([each.probability for each in named.values()])
+    ends = [float(max(1e-6, both.min())), float(max(1e-6, both.max()))]
+    add_reference(axes, ends, ends, "ideal")
+    if not all(each.frequency.all() for each in named.values()):
+        axes.plot([], [], "v", color=GREY, markerfacecolor="none", markersize=4, label="below: no positives")
+    axes.set(xscale="log", yscale="log")
+    show_decades(axes.xaxis)
+    show_decades(axes.yaxis)
+    add_legend(axes)
+    return chart, data
+
+
+def _draw_bins(axes: Axes, bins: Reliability, low: np.ndarray, high: np.ndarray, colour: str, label: str) -> None:
+    """Draw points with bars; of a bin without positives, which no logarithmic axis has, the upper end of its bar."""
+    some = bins.frequency > 0
+    share, x = bins.frequency[some], bins.probability[some]
+    bars = np.stack([share - low[some], high[some] - share])
+    axes.errorbar(x, share, bars, fmt="o", markersize=3.5, capsize=2, linewidth=1, color=colour, label=label)
+    if not some.all():
+        axes.plot(bins.probability[~some], high[~some], "v", color=colour, markerfacecolor="none", markersize=4)
+
+
+def binomial_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the 95 % interval of a share.
+
+    Args:
+        share: (K,) 0 to 1.
+        count: (K,) how many it is a share of, 1 or more.
+
+    Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+    """
+    z = 1.959964
+    scale = 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / scale
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / scale
+    return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
 
 
 def plot_scores(split: SplitMeasures, decision: Decision) -> Plot:
     """Draw how often each calibrated logit occurs in either class, counts on a logarithmic scale."""
-    axes_of = ("calibrated logit", "frames")
+    about = (f"Frames of {split.name}: scores of both classes", "calibrated logit", "frames")
     logit = decision.platt.logit(split.frames.logit)
     if not len(logit):
-        return blank(*axes_of, "no frames"), {}
+        return blank(*about, "no frames"), {}
     edges = np.histogram_bin_edges(logit, 80)
-    chart = plot_curves({"negative": ([], []), "positive": ([], [])}, *axes_of)
+    chart, axes = make_chart(*about)
     data = {"score_edges": edges}
     for place, (name, chosen) in enumerate((("negative", ~split.frames.y), ("positive", split.frames.y))):
-        data[f"score_{name}"] = np.histogram(logit[chosen], edges)[0]
-        chart.axes[0].stairs(data[f"score_{name}"], edges, fill=True, alpha=0.5, color=f"C{place}")
-    chart.axes[0].set_yscale("symlog", linthresh=1)
-    chart.axes[0].axvline(float(decision.platt.logit(decision.threshold.logit)), color="#d1495b", linewidth=0.8)
+        counts = data[f"score_{name}"] = np.histogram(logit[chosen], edges)[0]
+        axes.stairs(counts, edges, fill=True, alpha=0.5, color=f"C{place}", label=name)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    _draw_threshold(axes, decision)
+    add_legend(axes)
     return chart, data
 
 
-def plot_episode_rates(rows: Sequence[Mapping[str, float | None]]) -> Plot:
+def plot_episode_rates(rows: Sequence[Mapping[str, float | str | None]]) -> Plot:
     """Draw the AP of each episode over its events per hour."""
-    axes_of = ("events per hour", "AP of the episode")
+    name = f"Episodes of {rows[0]['split']}" if rows else "Episodes"
+    about = (f"{name}: how well each is predicted", "events per hour", "AP of the episode")
     x = np.array([row["events_per_hour"] for row in rows], dtype=np.float64)
-    y = np.array([row["ap"] for row in rows], dtype=np.float64)
+    y, prior = (np.array([row[key] for row in rows], dtype=np.float64) for key in ("ap", "prior"))
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
-        return blank(*axes_of, "no episode with events"), {}
-    chart = plot_curves({"": ([], [])}, *axes_of)
-    chart.axes[0].plot(x[known], y[known], "o", markersize=4, alpha=0.7, color="C0")
+        return blank(*about, "no episode with events"), {}
+    chart, axes = make_chart(*about)
+    axes.plot(x[known], y[known], "o", markersize=4, alpha=0.7, color="C0", label="the model")
+    axes.plot(x[known], prior[known], "_", markersize=7, color=GREY, label="prior of the episode")
+    axes.set(xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    add_legend(axes)
     return chart, {"episode_events_per_hour": x, "episode_ap": y}

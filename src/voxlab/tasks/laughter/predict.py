@@ -1,8 +1,9 @@
 """Logits of whole episodes, dealt to the ranks by view and gathered on all; and trained models from checkpoints."""
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from voxlab.errors import UserError
+from voxlab.features.base import FeatureInfo
 from voxlab.metrics.events import EpisodeScores, mean_over_views
 from voxlab.models.laughter import LaughterModel, rebuild
 from voxlab.parallel import Ranks, gather
@@ -18,6 +20,7 @@ from voxlab.tasks.laughter.data import View
 
 TASK = "laughter"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+REMEDY = "Lower optim.lr, or keep fit.norm=standard, and train anew."
 _FRAMES = 2048  # at once; always the same, so that no figure depends on how work is dealt out
 
 
@@ -102,7 +105,43 @@ def check_fits(predictor: Predictor, labels: Mapping[str, Any], features: Mappin
         listed = "\n  ".join(lines[:10])
         raise UserError(
             f"{predictor.path} was trained for other labels or features (checkpoint -> now):\n  {listed}\n"
-            "Set these keys (labels.shift is shift=...) and the store as the checkpoint has them, or train anew."
+            "Set these keys (labels.shift is the key shift) and the store as the checkpoint has them, or train anew."
+        )
+
+
+def check_features(predictor: Predictor, settings: Mapping[str, Any], then: str) -> None:
+    """Refuse other features than those that a checkpoint was trained on, by what is known without their weights.
+
+    Args:
+        predictor: the model.
+        settings: `Features.settings` of this run.
+        then: what else to set, for the message; "" for nothing.
+
+    Raises:
+        UserError: names the features to choose, or lists the settings that differ.
+    """
+    record = predictor.record["features"]["features"]
+    if record["name"] != settings["name"]:
+        raise UserError(
+            f"ckpt={predictor.path} was trained on features={record['name']}: set features={record['name']}{then} "
+            f"(now features={settings['name']})."
+        )
+    described = {field.name for field in fields(FeatureInfo)}
+    raise_differing(predictor, {k: v for k, v in record.items() if k == "name" or k not in described}, settings)
+
+
+def raise_differing(predictor: Predictor, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse settings of features that are not those of the checkpoint.
+
+    Raises:
+        UserError: lists what differs.
+    """
+    lines = differences(json.loads(json.dumps(was)), json.loads(json.dumps(now)))
+    if lines:
+        listed = "\n  ".join(lines[:10])
+        raise UserError(
+            f"{predictor.path} was trained on other features (checkpoint -> now):\n  {listed}\n"
+            "Set these keys of features, and its weights, as task=extract had them."
         )
 
 
@@ -111,7 +150,11 @@ def _facts(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
 
 
 def predict(
-    model: LaughterModel, views: Sequence[View], ranks: Ranks, device: torch.device | str
+    model: LaughterModel,
+    views: Sequence[View],
+    ranks: Ranks,
+    device: torch.device | str,
+    owner: Path | str = "the model",
 ) -> list[EpisodeScores]:
     """Score all frames of some views; collective, the same list on every rank.
 
@@ -120,6 +163,10 @@ def predict(
         views: of one split; an episode's views are averaged where their labels are the same.
         ranks: this process among its peers; whole views are dealt out, the longest first.
         device: to run on.
+        owner: whose scores they are, for messages.
+
+    Raises:
+        UserError: a score is not finite.
     """
     order = sorted(range(len(views)), key=lambda number: -len(views[number].labels.y))
     was_training = model.training
@@ -127,7 +174,18 @@ def predict(
     own = {number: _logits(model, views[number].features, device) for number in order[ranks.rank :: ranks.world]}
     model.train(was_training)
     logits = _complete(gather(ranks, own), views)
+    for number, view in enumerate(views):
+        _check_finite(logits[number], view, owner)
     return [_scores(group, views, logits) for group in _groups(views)]
+
+
+def _check_finite(logits: np.ndarray, view: View, owner: Path | str) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(logits)))
+    if bad:
+        raise UserError(
+            f"{owner}: {bad} of the {len(logits)} scores of {view.episode.split} episode {view.episode.name} are not "
+            f"finite: training has diverged. {REMEDY}"
+        )
 
 
 def _complete(parts: Sequence[Mapping[int, np.ndarray]], views: Sequence[View]) -> dict[int, np.ndarray]:

@@ -1,5 +1,6 @@
 """Settings of `task=laughter`, checked before anything is loaded."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -128,6 +129,11 @@ def read(kind: type[Settings], values: Mapping[str, Any], node: str) -> Settings
     if unknown:
         raise UserError(f"{node}.{unknown[0]}: there is no such key. Known: {', '.join(known)}.")
     return kind(**values)
+
+
+def log_facts(log: logging.Logger, facts: Mapping[str, Any]) -> None:
+    """Log a line for each fact about a run."""
+    log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
 
 
 def read_loop(keys: Mapping[str, Any]) -> Loop:

@@ -6,9 +6,10 @@ python main.py task=laughter stage=stream ckpt=<run folder> audio=<file>
 import csv
 import io
 import logging
+import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from voxlab.errors import UserError
 from voxlab.features.base import Features
 from voxlab.metrics.alarms import AlarmState
 from voxlab.parallel import Ranks
-from voxlab.storage import atomic_write_bytes, differences
+from voxlab.storage import atomic_write_bytes
 from voxlab.tasks.laughter.decide import Decision
-from voxlab.tasks.laughter.predict import Predictor, load_predictor
+from voxlab.tasks.laughter.eval_settings import EvalSettings, ThresholdSettings
+from voxlab.tasks.laughter.predict import REMEDY, Predictor, check_features, load_predictor, raise_differing
+from voxlab.tasks.laughter.settings import log_facts
 
 log = logging.getLogger(__name__)
 
@@ -48,79 +51,131 @@ class Heard:
 
 
 def stream(
-    *, ckpt: str, audio: str, features: Features | None, ranks: Ranks, run_dir: Path, refractory: int
+    *,
+    ckpt: str,
+    audio: str,
+    features: Features | None,
+    evaluation: EvalSettings,
+    ranks: Ranks,
+    run_dir: Path,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Print time, probability and alarm for every frame of a file, and write them to stream.csv.
+    """Print the highest probability of every second and every alarm, and write all frames to stream.csv.
 
     Args:
         ckpt: run folder or checkpoint.
         audio: file of any rate; several channels are averaged.
         features: those that the model was trained on, weights included.
+        evaluation: of it, `thr.value` (None: the checkpoint's threshold) and `events.refractory_s`.
         ranks: this process among its peers; only the first works.
         run_dir: gets the table.
-        refractory: frames between two alarms.
+        dry_run: return what would be done, without reading weights, and write nothing.
 
     Returns:
         Counts, the table's path, and seconds of work per second of audio.
 
     Raises:
-        UserError: the file can't be read, or the checkpoint has no threshold or was trained on other features.
+        UserError: the file can't be read, the checkpoint has no threshold or was trained on other features, or
+            settings of the threshold that only a validation split can fulfil.
     """
     if not ranks.is_first:
         return {}
     predictor = load_predictor(ckpt)
-    features = _check_features(predictor, features)
+    if features is None:
+        name = predictor.record["features"]["features"]["name"]
+        raise UserError(f"stage=stream computes features: choose those of the training, features={name}.")
+    check_features(predictor, features.settings(), "")
+    decision = _decision(predictor, evaluation.thr)
+    if dry_run:
+        return describe(predictor, decision, evaluation, Path(audio), features)
+    raise_differing(predictor, predictor.record["features"]["features"], features.fingerprint())
     wav = _read(Path(audio), features.info.sample_rate)
     features.to(ranks.device)
-    rows: list[Heard] = []
     begun = time.perf_counter()
-    print(f"{'time_s':>9} {'prob':>8}")
-    for heard in listen(predictor, features, wav.split(features.info.hop_length, dim=-1), refractory):
-        rows.append(heard)
-        print(f"{heard.time:9.2f} {heard.probability:8.4f}{'  ALARM' if heard.alarm else ''}", flush=True)
+    print(_threshold_line(decision, evaluation))
+    pieces = wav.split(features.info.hop_length, dim=-1)
+    rows = list(_told(listen(predictor, decision, features, pieces, evaluation.refractory)))
     return _finish(rows, wav.shape[-1] / features.info.sample_rate, time.perf_counter() - begun, run_dir / TABLE)
 
 
-def listen(predictor: Predictor, features: Features, wavs: Any, refractory: int) -> Iterator[Heard]:
+def describe(
+    predictor: Predictor, decision: Decision, evaluation: EvalSettings, audio: Path, features: Features
+) -> dict[str, Any]:
+    """Return, and log, what a run would do."""
+    wav, sample_rate = _load(audio, None)
+    plan = {
+        "checkpoint": str(predictor.path),
+        "features": features.settings()["name"],
+        "audio": str(audio),
+        "audio_s": round(wav.shape[-1] / sample_rate, 2),
+        "threshold": decision.threshold.value,
+        "refractory_s": evaluation.events.refractory_s,
+    }
+    log_facts(log, plan)
+    return plan
+
+
+def _decision(predictor: Predictor, thr: ThresholdSettings) -> Decision:
+    """Return calibration and threshold of the checkpoint, with `thr.value` in place of the latter if it is given.
+
+    Raises:
+        UserError: the checkpoint has none, or other settings ask for a choice that needs a validation split.
+    """
+    if predictor.decision is None:
+        raise UserError(f"{predictor.path} has no threshold yet; give the folder of a run that has ended.")
+    trained, default = predictor.record.get("thr", {}), asdict(ThresholdSettings())
+    asked = {name: value for name, value in asdict(thr).items() if name != "value"}
+    for name, value in asked.items():
+        if value not in (default[name], trained.get(name, default[name])):
+            raise UserError(
+                f"thr.{name}={value} chooses a threshold on validation, which stage=stream does not read. Leave it out "
+                "(the checkpoint's threshold counts), give a probability as thr.value, or choose anew with stage=test."
+            )
+    decision = Decision.from_record(predictor.decision)
+    return decision if thr.value is None else decision.at(thr.value)
+
+
+def _threshold_line(decision: Decision, evaluation: EvalSettings) -> str:
+    threshold = decision.threshold
+    chosen = "given" if threshold.split == "none" else f"best {threshold.objective} on {threshold.split}"
+    pause = f"{evaluation.events.refractory_s:g} s"
+    return f"threshold {threshold.value:.4f} ({chosen}); alarms at least {pause} apart"
+
+
+def _told(frames: Iterable[Heard]) -> Iterator[Heard]:
+    """Pass frames on, and print a line for each second (the highest probability in it) and for each alarm."""
+    print(f"{'time_s':>9} {'prob':>8}", flush=True)
+    second, highest = 0, 0.0
+    for heard in frames:
+        if math.floor(heard.time) > second:
+            print(f"{second:9.2f} {highest:8.4f}", flush=True)
+            second, highest = math.floor(heard.time), 0.0
+        highest = max(highest, heard.probability)
+        if heard.alarm:
+            print(f"{heard.time:9.2f} {heard.probability:8.4f}  ALARM", flush=True)
+        yield heard
+    print(f"{second:9.2f} {highest:8.4f}", flush=True)
+
+
+def listen(predictor: Predictor, decision: Decision, features: Features, wavs: Any, refractory: int) -> Iterator[Heard]:
     """Score a running signal, frame by frame.
 
     Args:
         predictor: the model.
+        decision: calibration and threshold.
         features: loaded.
         wavs: (1, n) pieces at the rate of the features.
         refractory: frames between two alarms.
-
-    Raises:
-        UserError: the checkpoint has no threshold.
     """
-    if predictor.decision is None:
-        raise UserError(f"{predictor.path} has no threshold yet; give the folder of a run that has ended.")
-    decision = Decision.from_record(predictor.decision)
     alarms, state = AlarmState(decision.rule(refractory)), None
     for index, frame in enumerate(features.live(wavs)):
         with torch.inference_mode():
             logits, state = predictor.model.step(torch.from_numpy(frame).float(), state)
         logit = float(logits[0])
+        if not math.isfinite(logit):
+            raise UserError(f"{predictor.path}: the score of frame {index} is {logit}: training has diverged. {REMEDY}")
         probability = float(decision.platt.probability(logit))
         yield Heard(index / features.info.frame_rate, probability, logit, alarms.step(logit))
-
-
-def _check_features(predictor: Predictor, features: Features | None) -> Features:
-    """Refuse features that the model wasn't trained on.
-
-    Raises:
-        UserError: lists what differs.
-    """
-    if features is None:
-        raise UserError("stage=stream computes features: choose those of the training, for example features=logmel.")
-    lines = differences(predictor.record["features"]["features"], features.fingerprint())
-    if lines:
-        raise UserError(
-            f"{predictor.path} was trained on other features (checkpoint -> now):\n  "
-            + "\n  ".join(lines[:10])
-            + "\nSet features=... and features.weights as task=extract had them."
-        )
-    return features
 
 
 def _read(path: Path, sample_rate: int) -> Tensor:
@@ -129,11 +184,14 @@ def _read(path: Path, sample_rate: int) -> Tensor:
     Raises:
         UserError: there is no such file, or no sound in it.
     """
+    return audio_files.to_mono(_load(path, sample_rate)[0])
+
+
+def _load(path: Path, sample_rate: int | None) -> tuple[Tensor, int]:
     try:
-        wav, _ = audio_files.load(path, sample_rate)
+        return audio_files.load(path, sample_rate)
     except (OSError, ValueError) as error:
         raise UserError(f"audio={path} can't be read ({error}). Give an audio file: WAV, FLAC, Ogg or MP3.") from error
-    return audio_files.to_mono(wav)
 
 
 def _finish(rows: list[Heard], duration: float, seconds: float, table: Path) -> dict[str, Any]:

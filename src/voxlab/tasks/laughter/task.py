@@ -3,6 +3,7 @@
 python main.py task=laughter loss=focal shift=5
 """
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
+
+log = logging.getLogger(__name__)
 
 STAGES = ("fit", "test", "stream", "compare")
 
@@ -34,6 +37,7 @@ def laughter(
     ckpt: str | None,
     runs: str | None,
     audio: str | None,
+    extraction: str | None,
     seed: int,
     dry_run: bool,
     ranks: Ranks,
@@ -61,8 +65,9 @@ def laughter(
         ckpt: stage=test, stream: run folder or checkpoint; stage=fit: the same, to take start weights from.
         runs: stage=compare: folder of a sweep.
         audio: stage=stream: the file.
+        extraction: words of the command line that choose corpus and features, to say how a store is made.
         seed: of everything random.
-        dry_run: stage=fit: print the plan and write nothing.
+        dry_run: print what would be done, and write nothing.
         ranks: this process among its peers.
         run_dir: folder of this run; stage=fit goes on from the checkpoint in it, if there is one.
         loggers: Lightning loggers by name, on rank 0.
@@ -75,45 +80,63 @@ def laughter(
     """
     if stage not in STAGES:
         raise UserError(f"stage={stage}: task=laughter has {', '.join(STAGES)}.")
-    place: dict[str, Any] = {"seed": seed, "ranks": ranks, "run_dir": run_dir, "loggers": loggers or {}}
     if stage == "compare":
-        return _compare(runs, eval, seed, ranks)
+        return _compare(runs, eval, seed, dry_run=dry_run) if ranks.is_first else {}
     from voxlab.tasks.laughter.eval_settings import read_settings
     from voxlab.tasks.laughter.settings import read_labels
 
+    label_settings = read_labels(labels, shift)
     evaluation = read_settings(thr, events, eval, shift)
     if stage == "stream":
-        return _stream(ckpt, audio, features, evaluation.refractory, ranks, run_dir)
-    wanted = read_labels(labels, shift)
-    from voxlab.tasks.laughter import fit as fitting
-    from voxlab.tasks.laughter.trial import open_trial
-
+        given: dict[str, Any] = {"features": features, "evaluation": evaluation, "ranks": ranks, "run_dir": run_dir}
+        return _stream(ckpt, audio, dry_run=dry_run, **given)
     overlap = bool(getattr(corpus, "allow_show_overlap", False))
     about: dict[str, Any] = {"store": store, "features": features, "corpus": corpus, "allow_overlap": overlap}
+    about |= {"labels": label_settings, "evaluation": evaluation, "extraction": extraction}
+    loggers = {} if loggers is None else loggers
+    place: dict[str, Any] = {"seed": seed, "ranks": ranks, "run_dir": run_dir, "loggers": loggers, "dry_run": dry_run}
     if stage == "test":
-        from voxlab.tasks.laughter.test import test
+        return _test(ckpt, about, place)
+    from voxlab.tasks.laughter import chosen
+    from voxlab.tasks.laughter.trial import open_trial
 
-        return test(open_trial(labels=wanted, evaluation=evaluation, **about), ckpt, **place)
-    given: dict[str, Any] = {"model": model, "loss": loss, "optim": optim, "fit": fit, "sampling": sampling}
-    chosen = fitting.read_settings(trainer=trainer, **given)
-    trial = open_trial(labels=wanted, evaluation=evaluation, **about)
-    return fitting.fit(trial, chosen, trainer, ckpt=ckpt, dry_run=dry_run, **place)
+    settings = chosen.read_settings(model=model, loss=loss, optim=optim, trainer=trainer, fit=fit, sampling=sampling)
+    trial = open_trial(**about)
+    from voxlab.tasks.laughter import fit as fitting
+
+    return fitting.fit(trial, settings, trainer, ckpt=ckpt, **place)
 
 
-def _compare(runs: str | None, eval: Mapping[str, Any], seed: int, ranks: Ranks) -> dict[str, Any]:
-    from voxlab.tasks.laughter.compare import compare
+def _compare(runs: str | None, eval: Mapping[str, Any], seed: int, *, dry_run: bool) -> dict[str, Any]:
+    from voxlab.tasks.laughter.compare import read_jobs
+    from voxlab.tasks.laughter.evaluate import compare_runs
 
     if runs is None:
         raise UserError("stage=compare needs the folder of a sweep: runs=outputs/laughter/<stamp>.")
-    return compare(Path(runs), resamples=eval["bootstrap"], seed=seed) if ranks.is_first else {}
+    if not dry_run:
+        return compare_runs(Path(runs), eval["bootstrap"], seed)
+    found = [job.label for job in read_jobs(Path(runs))]
+    log.info("%d runs to compare in %s:\n  %s", len(found), runs, "\n  ".join(found))
+    return {"runs": len(found)}
 
 
-def _stream(
-    ckpt: str | None, audio: str | None, features: Any, refractory: int, ranks: Ranks, run_dir: Path
-) -> dict[str, Any]:
-    from voxlab.tasks.laughter.stream import stream
-
+def _stream(ckpt: str | None, audio: str | None, **given: Any) -> dict[str, Any]:
     if ckpt is None or audio is None:
         raise UserError("stage=stream needs a trained run and a file to listen to: ckpt=<run folder> audio=<file>.")
-    given: dict[str, Any] = {"ckpt": ckpt, "audio": audio, "features": features, "refractory": refractory}
-    return stream(**given, ranks=ranks, run_dir=run_dir)
+    from voxlab.tasks.laughter.stream import stream
+
+    return stream(ckpt=ckpt, audio=audio, **given)
+
+
+def _test(ckpt: str | None, about: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+    if ckpt is None:
+        raise UserError("stage=test needs a trained model: ckpt=<run folder>.")
+    from voxlab.tasks.laughter.predict import check_features, load_predictor
+    from voxlab.tasks.laughter.test import test
+    from voxlab.tasks.laughter.trial import open_trial
+
+    predictor = load_predictor(ckpt)
+    if about["features"] is not None:
+        then = " and, where it is not the default, store=<the folder that they were extracted to>"
+        check_features(predictor, about["features"].settings(), then)
+    return test(open_trial(**about), predictor, **place)

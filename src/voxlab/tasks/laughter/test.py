@@ -2,52 +2,76 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlab.errors import UserError
 from voxlab.parallel import Ranks, barrier
 from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.decide import Decision
-from voxlab.tasks.laughter.predict import check_fits, load_predictor
+from voxlab.tasks.laughter.predict import Predictor, check_fits
+from voxlab.tasks.laughter.settings import log_facts
 from voxlab.tasks.laughter.trial import Trial
 
 log = logging.getLogger(__name__)
 
 
 def test(
-    trial: Trial, ckpt: str | None, *, seed: int, ranks: Ranks, run_dir: Path, loggers: Mapping[str, Any]
+    trial: Trial,
+    predictor: Predictor,
+    *,
+    dry_run: bool,
+    seed: int,
+    ranks: Ranks,
+    run_dir: Path,
+    loggers: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Evaluate the model of a checkpoint.
 
     Args:
         trial: store, labels and evaluation; labels and features must be those that the model was trained for.
-        ckpt: run folder or checkpoint.
+        predictor: the model.
+        dry_run: return what would be done, and write nothing.
         seed: of the bootstrap.
         ranks: this process among its peers.
         run_dir: gets the report.
         loggers: Lightning loggers by name, on rank 0.
 
     Raises:
-        UserError: no checkpoint, or one for other labels or features.
+        UserError: the checkpoint is one for other labels or features, or no threshold can be chosen.
     """
-    if ckpt is None:
-        raise UserError("stage=test needs a trained model: ckpt=<run folder>.")
-    predictor = load_predictor(ckpt)
     now = trial.record()
     check_fits(predictor, now["labels"], now["features"])
     if predictor.record["fit"]["shuffle_labels"]:
         trial = replace(trial, shuffle=predictor.record["seed"])
-    scored = trials.score(trial, predictor.model, ranks)
+    decision = _kept(predictor, trial)
+    if decision is None:
+        trial.check_threshold()
+    if dry_run:
+        return _describe(trial, predictor, decision) if ranks.is_first else {}
+    scored = trials.score(trial, predictor, ranks)
     summary: dict[str, Any] = {"checkpoint": str(predictor.path)}
     if ranks.is_first:
-        asked = asdict(trial.evaluation.thr)
-        if predictor.decision is not None and predictor.record["thr"] == asked:
-            decision = Decision.from_record(predictor.decision)
-        else:
+        if decision is None:
             log.info("choosing the threshold anew on validation: thr differs from that of the checkpoint.")
-            decision = trial.decide(scored, seed)
+            decision = trial.decide(scored, seed, predictor.path)
         summary |= trials.report(trial, scored, decision, predictor, seed, run_dir, loggers)
     barrier(ranks)
     return summary
+
+
+def _kept(predictor: Predictor, trial: Trial) -> Decision | None:
+    """Return the decision of the checkpoint; None where it has none, or settings ask for another."""
+    if predictor.decision is None or predictor.record["thr"] != trial.record()["thr"]:
+        return None
+    return Decision.from_record(predictor.decision)
+
+
+def _describe(trial: Trial, predictor: Predictor, decision: Decision | None) -> dict[str, Any]:
+    """Return, and log, what a run would do."""
+    thr = trial.evaluation.thr
+    anew = f"chosen anew: best {thr.objective}, source {thr.source}" if thr.value is None else thr.value
+    plan = {"checkpoint": str(predictor.path), **trial.facts()}
+    plan["threshold"] = anew if decision is None else decision.threshold.value
+    log_facts(log, plan)
+    return plan

@@ -6,20 +6,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from voxlab.data.feature_store import FeatureStore, corpus_settings, open_store
+import numpy as np
+
+from voxlab.data.feature_store import FeatureStore, as_episodes, corpus_settings, open_store
 from voxlab.data.laughter_labels import LabelSettings
 from voxlab.errors import UserError
 from voxlab.metrics.events import EpisodeScores
-from voxlab.models.laughter import LaughterModel
+from voxlab.metrics.thresholds import EVENT_OBJECTIVES
 from voxlab.parallel import Ranks
 from voxlab.tasks.laughter.data import View, check_shows, describe_split, read_split, shuffled
-from voxlab.tasks.laughter.decide import Decision, decide
+from voxlab.tasks.laughter.decide import Decision, check_folds, decide
 from voxlab.tasks.laughter.eval_settings import EvalSettings
-from voxlab.tasks.laughter.predict import Predictor, predict, without_scores
+from voxlab.tasks.laughter.predict import REMEDY, Predictor, predict, without_scores
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+_HAVE = "Labels need a corpus with annotated laughter: data=podcastfillers."
 
 
 @dataclass(frozen=True)
@@ -56,21 +59,29 @@ class Trial:
             self._views[split] = views if self.shuffle is None else shuffled(views, self.shuffle)
         return self._views[split]
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Train and validation, and test where the store has it."""
+        present = {episode.split for episode in self.store.episodes}
+        return tuple(split for split in SPLITS if split != "test" or split in present)
+
     def facts(self) -> dict[str, Any]:
         """Return what the splits hold."""
         facts: dict[str, Any] = {"store": str(self.store.folder), "features": self.store.features["name"]}
-        for split in SPLITS:
+        for split in self.splits:
             facts |= describe_split(split, self.views(split), self.frame_rate)
         return facts
 
     def record(self) -> dict[str, Any]:
         """Return what a checkpoint says about labels, features, remarks on these, and the choice of the threshold."""
         features = {"fingerprint": self.store.fingerprint, **_plain(self.store.settings)}
-        flags, thr = _plain(self.store.flags), asdict(self.evaluation.thr)
-        return {"labels": self.labels.record(), "features": features, "flags": flags, "thr": thr}
+        thr, events = asdict(self.evaluation.thr), asdict(self.evaluation.events)
+        thr |= {"calibrate": self.evaluation.eval.calibrate, **(events if self._counts_alarms else {})}
+        flags = _plain(self.store.flags)
+        return {"labels": self.labels.record(), "features": features, "flags": flags, "thr": thr, "events": events}
 
     def check_validation(self, monitor: str) -> None:
-        """Refuse a validation split without positive frames, where something hangs on them.
+        """Refuse splits without the positive frames that something hangs on: before training, not after it.
 
         Raises:
             UserError: says what hangs on them.
@@ -81,14 +92,58 @@ class Trial:
                 "no validation frame is positive: AP and the threshold are undefined. Add episodes with laughter to "
                 "that split, or set fit.monitor=val/loss and thr.value=<probability>."
             )
+        self.check_threshold()
 
-    def decide(self, scored: Mapping[str, Sequence[EpisodeScores]], seed: int) -> Decision:
-        """Calibrate, and choose the threshold, on validation."""
-        return decide(scored["validation"], self.evaluation, train=scored["train"], seed=seed)
+    @property
+    def _counts_alarms(self) -> bool:
+        return self.evaluation.thr.objective in EVENT_OBJECTIVES
+
+    def check_threshold(self) -> None:
+        """Refuse too few shows for thr.source=cv, and objectives of alarms where nothing is announced.
+
+        Raises:
+            UserError: says what is needed.
+        """
+        if self.labels.mode == "detect":
+            if self._counts_alarms:
+                raise UserError(
+                    f"thr.objective={self.evaluation.thr.objective} counts alarms before a laugh, labels.mode=detect "
+                    "marks the laugh itself: use thr.objective=f1, or another mode."
+                )
+            log.warning("labels.mode=detect: event figures count alarms before a laugh; they don't judge a detector.")
+        if self.uses_train_scores:
+            views = [*self.views("train"), *self.views("validation")]
+            check_folds({view.episode.show for view in views if view.scored.counts["positives"]})
+
+    @property
+    def uses_train_scores(self) -> bool:
+        """Whether the threshold is chosen on the training split too."""
+        return self.evaluation.thr.source == "cv" and self.evaluation.thr.value is None
+
+    def decide(self, scored: Mapping[str, Sequence[EpisodeScores]], seed: int, checkpoint: Path) -> Decision:
+        """Calibrate the scores of a checkpoint, and choose the threshold, on validation.
+
+        Raises:
+            UserError: no threshold can be chosen, or scores are so large that no probability belongs to it.
+        """
+        decision = decide(scored["validation"], self.evaluation, train=scored["train"], seed=seed)
+        threshold = decision.threshold
+        if not np.isfinite([*decision.line, threshold.logit, threshold.logit_low]).all():
+            raise UserError(
+                f"{checkpoint}: its scores are too large for probabilities (threshold {threshold.logit:.4g}): training "
+                f"has diverged. {REMEDY}"
+            )
+        return decision
 
 
 def open_trial(
-    store: str, features: Any, corpus: Any, labels: LabelSettings, evaluation: EvalSettings, allow_overlap: bool
+    store: str,
+    features: Any,
+    corpus: Any,
+    labels: LabelSettings,
+    evaluation: EvalSettings,
+    allow_overlap: bool,
+    extraction: str | None = None,
 ) -> Trial:
     """Open the store that fits the chosen features and data.
 
@@ -99,12 +154,18 @@ def open_trial(
         labels: settings.
         evaluation: settings.
         allow_overlap: of shows between splits.
+        extraction: words of the command line that choose corpus and features.
 
     Raises:
-        UserError: no store fits, it holds codes, or splits share shows.
+        UserError: the corpus has no events, no store fits, it holds codes, or splits share shows.
     """
+    if corpus is not None and as_episodes(corpus) is None:
+        raise UserError(f"data: {type(corpus).__name__} has recordings without events, and so have its stores. {_HAVE}")
     wanted = None if features is None else _plain(features.settings())
-    found = open_store(Path(store), features=wanted, data=None if corpus is None else corpus_settings(corpus))
+    data = None if corpus is None else corpus_settings(corpus)
+    found = open_store(Path(store), features=wanted, data=data, extraction=extraction)
+    if found.episodes and not any(episode.has_events for episode in found.episodes):
+        raise UserError(f"{found.folder} has no events: it was made from recordings without annotations. {_HAVE}")
     if found.features["dtype"] == "int16":
         raise UserError(
             f"{found.folder} holds codes: names of sounds, no quantities to compute with. Extract another feature "
@@ -114,14 +175,16 @@ def open_trial(
     return Trial(found, replace(labels, frame_rate=float(found.features["frame_rate"])), evaluation)
 
 
-def score(trial: Trial, model: LaughterModel, ranks: Ranks) -> dict[str, list[EpisodeScores]]:
-    """Score validation and test; train too where the threshold needs that, else its scores are 0. Collective."""
-    model.to(ranks.device)
-    scored = {split: predict(model, trial.views(split), ranks, ranks.device) for split in ("validation", "test")}
-    needs_train = trial.evaluation.thr.source == "cv" and trial.evaluation.thr.value is None
-    train = trial.views("train")
-    scored["train"] = predict(model, train, ranks, ranks.device) if needs_train else without_scores(train)
-    return scored
+def score(trial: Trial, predictor: Predictor, ranks: Ranks) -> dict[str, list[EpisodeScores]]:
+    """Score validation and test; train too where the threshold needs that, else its scores are 0. Collective.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    model = predictor.model.to(ranks.device)
+    scored_splits = [split for split in trial.splits if split != "train" or trial.uses_train_scores]
+    scored = {split: predict(model, trial.views(split), ranks, ranks.device, predictor.path) for split in scored_splits}
+    return {"train": without_scores(trial.views("train")), **scored}
 
 
 def report(
@@ -138,12 +201,12 @@ def report(
     from voxlab.tasks.laughter.curves import sections
     from voxlab.tasks.laughter.evaluate import evaluate
 
-    kept = ("labels", "features", "flags", "loss", "fit", "seed", "step")
+    kept = ("labels", "features", "flags", "loss", "fit", "sampling", "optim", "loop", "seed", "step")
     record = {name: predictor.record[name] for name in kept if name in predictor.record}
     return evaluate(
         train=list(scored["train"]),
         validation=list(scored["validation"]),
-        test=list(scored["test"]),
+        test=list(scored.get("test", ())),
         settings=trial.evaluation,
         record={**record, "model": describe(predictor.model)},
         seed=seed,
