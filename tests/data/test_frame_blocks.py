@@ -1,9 +1,5 @@
 """The block stream: every used frame once an epoch, readers disjoint, any step can be next, memory bounded."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -172,42 +168,3 @@ def test_messages():
     readers = [epoch_batches([view], batch_size=10, seed=0, epoch=0, readers=[rank], world=2) for rank in (0, 1)]
     with pytest.raises(UserError, match=r"1 training frames don't make 13 batches for reader . of 2"):
         [next(reader) for reader in readers]
-
-
-MEMORY = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from voxlab.data.frame_file import HEADER_BYTES, FrameFile
-from voxlab.data.frame_blocks import LabelledView, epoch_batches
-frames, dim, views = 45_000, 4096, []
-for number in range(55):
-    path = Path(sys.argv[1]) / f"{number}.npy"
-    with path.open("wb") as file:
-        file.truncate(HEADER_BYTES + frames * dim * 2)
-    ones = np.ones(frames, np.float32)
-    views.append(LabelledView(FrameFile(path, (frames, dim), np.dtype(np.float16)), ones, ones > 0, ones, number))
-read = 0
-for batch in epoch_batches(views, batch_size=512, seed=0, epoch=0):
-    read += len(batch["y"]) * dim * 2
-    if read > 5e9:
-        break
-size = sum(path.stat().st_size for path in Path(sys.argv[1]).iterdir())
-print(size, read, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-@pytest.mark.slow
-def test_a_store_of_20_gb_is_read_in_less_than_2_gb_of_memory(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    size, read, peak = map(int, done.stdout.split())
-    assert size > 20e9
-    assert read > 5e9
-    assert peak * 1024 < 2e9

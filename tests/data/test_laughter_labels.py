@@ -92,7 +92,7 @@ def test_labels_follow_the_definitions(mode, data, shift, in_event):
     events = laughs(*((start / 100, (start + length) / 100) for start, length in data))
     settings = LabelSettings(mode=mode, shift=shift, in_event=in_event, merge_gap_s=0, guard_s=0.16)
     labels = compute_labels(events, 250, settings)
-    spans = [(s * 2 // 16, max(s * 2 // 16 + 1, -(-(s + n) * 2 // 16))) for s, n in data]  # hundredths to frames
+    spans = [(s * 2 // 16, min(250, max(s * 2 // 16 + 1, -(-(s + n) * 2 // 16)))) for s, n in data]  # of 0.01 s
     for t in range(250):
         inside = any(s <= t < e for s, e in spans)
         near = any(s <= t < e + 2 for s, e in spans)

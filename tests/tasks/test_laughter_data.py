@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,3 +242,55 @@ def test_views_without_frames_that_count() -> None:
     items[0].mask[:] = False
     mean, _ = moments.measure(items, Ranks())
     assert mean.numpy() == pytest.approx(items[1].features[:][items[1].mask].mean(0), rel=1e-5)
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from voxlab.data.frame_file import HEADER_BYTES, FrameFile
+from voxlab.data.frame_blocks import LabelledView
+from voxlab.parallel import launched
+from voxlab.tasks.laughter.batches import TrainData, ahead
+from voxlab.tasks.laughter.settings import Fit
+launched("cpu")
+frames, dim, views = 45_000, 4096, []
+for number in range(55):
+    path = Path(sys.argv[1]) / f"{number}.npy"
+    with path.open("wb") as file:
+        file.truncate(HEADER_BYTES + frames * dim * 2)
+    ones = np.ones(frames, np.float32)
+    views.append(LabelledView(FrameFile(path, (frames, dim), np.dtype(np.float16)), ones, ones > 0, ones, number))
+read, model = 0, torch.nn.Linear(dim, 1)
+optimizer = torch.optim.AdamW(model.parameters())
+data = TrainData(views, Fit(), 0, 0, 1)
+for batch in ahead(data.batches(0, range(data.readers)), data.fit.read_ahead):
+    optimizer.zero_grad()
+    torch.nn.functional.binary_cross_entropy_with_logits(model(batch["features"])[..., 0], batch["y"]).backward()
+    optimizer.step()
+    read += len(batch["y"]) * dim * 2
+    if read > 5e9:
+        break
+size = sum(path.stat().st_size for path in Path(sys.argv[1]).iterdir())
+print(size, read, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_store_of_20_gb_trains_in_less_than_2_gb_of_memory(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    size, read, peak = map(int, done.stdout.split())
+    assert size > 20e9
+    assert read > 5e9
+    assert peak * 1024 < 2e9

@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> 
     }
 
 
-@pytest.mark.parametrize("model", ["linear", "gru"])
+@pytest.mark.parametrize("model", ["linear", pytest.param("gru", marks=pytest.mark.training)])
 def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Path) -> None:
     settings = [f"store={store}", f"model={model}", "fit.read_ahead=0", "fit.block=64"]
     settings += ["model.hidden=8"] if model == "gru" else []

@@ -174,6 +174,7 @@ def train_as_a_rank(rank: int, world: int, out: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_two_ranks_with_half_the_batch_equal_one(tmp_path: Path) -> None:
     states: list[dict[str, dict[str, Tensor]]] = []
     for world in (1, 2):
