@@ -74,7 +74,13 @@ def test_two_ranks_with_half_the_batch_are_one(tmp_path: Path) -> None:
 
 
 def test_loggers_get_the_curves_and_the_run_folder_serves_as_codec(tmp_path: Path) -> None:
-    steps = ["trainer.max_steps=10", "trainer.val_check_interval=5", "logger=local", "fit.audio_every=10"]
+    steps = [
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=5",
+        "logger=local",
+        "fit.audio_every=10",
+        "vocoder.iterations=2",
+    ]
     _checked(run(tmp_path, *steps, "fit.num_clips=1", "hydra.run.dir=trained"))
     header = (tmp_path / "trained" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"train/loss", "val/loss", "vq/use/1", "step"} <= set(header)
