@@ -88,6 +88,7 @@ class Config:
     codec: Any = MISSING
     vocoder: Any = MISSING
     features: Any = MISSING
+    acoustic: Any = MISSING
     model: Any = MISSING
     loss: Any = MISSING
     optim: Any = MISSING

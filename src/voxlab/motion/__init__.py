@@ -1,0 +1,1 @@
+"""Body motion: recordings, rotations, skeletons, the numbers that networks see, files and pictures."""

@@ -1,0 +1,1 @@
+"""task=a2g: gestures from speech, by networks that predict codes of motion."""
