@@ -1,4 +1,4 @@
-"""A task for tests of the command line: `task._target_=standin.work`, with tests/ on PYTHONPATH."""
+"""A task for tests of the command line: `task._target_=tests.standin.work`."""
 
 import os
 import time

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import main_process
 from tests.tasks.test_convert import tokens, write_corpus
 from tests.tiny_models import write_tiny_mimi, write_tiny_snac
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
+    "forked": [],
     "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node={world}", "--master_port={port}"],
     "accelerate": [
         *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes={world}", "--num_machines=1"],
@@ -39,14 +41,18 @@ def _write_corpus(root: Path) -> None:
 def _converted(folder: Path, launcher: Sequence[str] = (), world: int = 1) -> dict[str, bytes]:
     """Convert the corpus into folder/out; returns the bytes of each file written."""
     folder.mkdir()
-    prefix = [word.format(world=world, port=_free_port()) for word in launcher]
-    command = [
-        *[sys.executable, *prefix, str(ROOT / "main.py"), "task=convert", f"data.root={folder.parent / 'corpus'}"],
-        *[f"source.weights={folder.parent / 'snac'}", f"codec.weights={folder.parent / 'mimi'}"],
-        *["codec.num_codebooks=8", "unit_rows=2", "max_bad_fraction=0.2", "out=out", "device=cpu"],
+    words = [
+        *["task=convert", f"data.root={folder.parent / 'corpus'}", f"source.weights={folder.parent / 'snac'}"],
+        *[f"codec.weights={folder.parent / 'mimi'}", "codec.num_codebooks=8", "unit_rows=2", "max_bad_fraction=0.2"],
+        *["out=out", "device=cpu"],
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if launcher:
+        prefix = [word.format(world=world, port=_free_port()) for word in launcher]
+        command = [sys.executable, *prefix, str(ROOT / "main.py"), *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    else:
+        done = main_process.run(words, folder, world=world)
     assert done.returncode == 0, done.stderr
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "out").rglob("*.*")}
 
@@ -64,7 +70,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "world"), [("torchrun", 2), ("accelerate", 2), ("torchrun", 3), ("torchrun", 5)])
+@pytest.mark.parametrize(("launcher", "world"), [("torchrun", 2), ("accelerate", 2), ("forked", 3), ("forked", 5)])
 def test_ranks_share_one_run_folder_and_write_the_bytes_of_one(
     one_process: tuple[Path, dict[str, bytes]], launcher: str, world: int
 ) -> None:

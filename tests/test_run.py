@@ -9,25 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests import main_process
 from voxlab import provenance
 from voxlab.parallel import Ranks
 
 ROOT = Path(__file__).resolve().parents[1]
-STANDIN = ["task=convert", "codec=none", "data.source=sample", "task._target_=standin.work"]
+STANDIN = ["task=convert", "codec=none", "data.source=sample", "task._target_=tests.standin.work"]
 
 
-def _command(tmp_path: Path, *words: str, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
-    return [*launcher, str(ROOT / "main.py"), *STANDIN, f"data.root={tmp_path / 'corpus'}", *words]
-
-
-def _environment(action: str = "") -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "STANDIN": action, "OMP_NUM_THREADS": "1"}
+def _words(tmp_path: Path, *words: str) -> list[str]:
+    return [*STANDIN, f"data.root={tmp_path / 'corpus'}", *words]
 
 
 def _main(tmp_path: Path, *words: str, action: str = "") -> subprocess.CompletedProcess[str]:
-    command = _command(tmp_path, *words)
-    environment = _environment(action)
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    return main_process.run(_words(tmp_path, *words), tmp_path, STANDIN=action)
 
 
 def _only(folder: Path) -> Path:
@@ -100,9 +95,10 @@ def test_a_wrong_argument_names_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    command = _command(tmp_path, "hydra.run.dir=run")
+    command = [sys.executable, str(ROOT / "main.py"), *_words(tmp_path, "hydra.run.dir=run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STANDIN": "sleep", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=_environment("sleep"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"sleeping\n"

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests import main_process
 from tests.tasks.test_convert import tokens, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -45,21 +42,17 @@ def command(corpus, tiny_snac, tiny_mimi):
         "unit_rows": 3,
         "max_bad_fraction": 0.1,
     }
-    return [str(ROOT / "main.py"), *(f"{key}={value}" for key, value in settings.items())]
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def start(command, out):
-    arguments = [sys.executable, *command, f"out={out}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (out.parent / f"{out.name}.log").open("ab") as log:
-        return subprocess.Popen(
-            arguments, cwd=out.parent, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    log = out.parent / f"{out.name}.log"
+    return main_process.start([*command, f"out={out}"], out.parent, outputs=[log, log])
 
 
 def finish(process, out):
-    code = process.wait(timeout=240)
-    assert code == 0, (out.parent / f"{out.name}.log").read_text()[-3000:]
+    process.join(240)
+    assert process.exitcode == 0, (out.parent / f"{out.name}.log").read_text()[-3000:]
 
 
 def digests(out):
@@ -93,12 +86,11 @@ def test_killed_ten_times_and_resumed(command, quiet, tmp_path):
     for _ in range(KILLS):
         process = start(command, out)
         before, deadline = parts(out), time.monotonic() + 120
-        while parts(out) <= before and process.poll() is None and time.monotonic() < deadline:
+        while parts(out) <= before and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
-        assert process.poll() is None, "the run ended before it could be killed: give it more rows"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.is_alive(), "the run ended before it could be killed: give it more rows"
+        main_process.kill(process)
         for path in (out / "data").glob("*.parquet"):
             pq.read_metadata(path)  # whatever a reader can see is complete
     finish(start(command, out), out)

@@ -5,8 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 from encodec.compress import decompress
 
+from tests import main_process
 from tests.tiny_models import write_tiny_encodec
 from voxlab.codecs.encodec import Encodec
 from voxlab.codecs.token_files import read_tokens
@@ -46,21 +45,13 @@ def settings(weights, tmp_path_factory):
 
 def command(settings, out, *extra):
     words = [f"{key}={value}" for key, value in settings.items()]
-    return [str(ROOT / "main.py"), *words, f"out={out}", *extra]
+    return [*words, f"out={out}", *extra]
 
 
-def run(settings, out, *extra, launcher=(sys.executable,), code=0):
+def run(settings, out, *extra, world=1, code=0):
     """Run main.py in a folder beside `out` and return what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [*launcher, *command(settings, out, *extra)],
-        cwd=out.parent,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    done = main_process.run(command(settings, out, *extra), out.parent, world=world)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
@@ -193,28 +184,23 @@ def test_missing_and_orphaned_tokens_are_listed(settings, quiet, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_write_the_bytes_of_one(quiet, settings, tmp_path):
-    launcher = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node=2"]
     out = tmp_path / "out"
-    run(settings, out, launcher=launcher)
+    run(settings, out, world=2)
     assert digests(out) == digests(quiet[0])
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_gives_the_bytes_of_a_quiet_run(quiet, settings, tmp_path):
     out, rng, kills = tmp_path / "out", random.Random(0), 0
-    log = (tmp_path / "log").open("ab")
     for _ in range(KILLS):
         before, deadline = count(out), time.monotonic() + 60
-        process = subprocess.Popen(
-            [sys.executable, *command(settings, out)], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-        )
-        while process.poll() is None and count(out) <= before + 3 and time.monotonic() < deadline:
+        process = main_process.start(command(settings, out), tmp_path)
+        while process.is_alive() and count(out) <= before + 3 and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
-        if process.poll() is not None:
+        if not process.is_alive():
             break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        main_process.kill(process)
         kills += 1
     assert kills >= 3
     run(settings, out)

@@ -2,9 +2,6 @@ import errno
 import hashlib
 import itertools
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from tests import main_process
 from tests.tiny_models import write_tiny_encodec, write_tiny_mimi, write_tiny_snac
 from voxlab import audio
 from voxlab.codecs.base import Codes, stack
@@ -201,16 +199,10 @@ shutdown(ranks)
 
 def test_two_ranks_write_what_one_does(corpus, weights, tmp_path):
     encode(stage_of(corpus, tmp_path / "one"), Encodec(weights=weights))
-    script, root = tmp_path / "share.py", Path(__file__).parents[2]
+    script = tmp_path / "share.py"
     script.write_text(SHARE)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*launcher, str(script), str(corpus), str(tmp_path / "two"), weights],
-        check=True,
-        timeout=120,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-    )
+    done = main_process.run([corpus, tmp_path / "two", weights], tmp_path, script=script, world=2)
+    assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -1,22 +1,19 @@
 """task=extract features=... through main.py: SIGKILL in the middle, several ranks, other settings, wrong options."""
 
 import hashlib
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests import main_process
 from tests.tasks.command_lines import answers
 from voxlab.data.feature_store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = {"a": 90, "b": 70, "c": 50}
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +25,10 @@ def recordings(tmp_path_factory):
     return folder
 
 
-def run(recordings, folder, *extra, python=(), code=0, **environment):
+def run(recordings, folder, *extra, world=1, code=0, **environment):
     words = ["task=extract", "data=audiofolder", f"data.root={recordings}", "features=logmel", "out=out", *extra]
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, *python, str(ROOT / "main.py"), *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    done = main_process.run(words, folder, world=world, **environment)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
@@ -73,10 +63,10 @@ def test_a_killed_run_goes_on_where_it_was(recordings, whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_write_the_bytes_of_one(recordings, whole, tmp_path):
-    text = run(recordings, tmp_path, python=TORCHRUN)
+    text = run(recordings, tmp_path, world=2)
     assert "extracted: 3" in text
     assert digests(tmp_path / "out") == whole
-    assert "extracted: 0" in run(recordings, tmp_path, python=TORCHRUN)
+    assert "extracted: 0" in run(recordings, tmp_path, world=2)
 
 
 def test_command_lines(recordings, tmp_path):

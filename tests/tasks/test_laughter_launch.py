@@ -1,11 +1,8 @@
 """task=laughter through main.py: killed and resumed, on one to three ranks, stopped early on all, with its loggers."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ import pytest
 import torch
 
 from tests.laughter_stores import write_store
-from tests.tasks.laughter_runs import ROOT, command, environment, main, state
+from tests.main_process import kill_when, run, start
+from tests.tasks.laughter_runs import ROOT, SMALL, main, state
 from voxlab.tasks.history import read_history
 
 pytestmark = pytest.mark.slow
@@ -45,11 +43,6 @@ parallel.shutdown(ranks)
 """
 
 
-def launcher(processes: int) -> tuple[str, ...]:
-    port = 20000 + (os.getpid() * 7 + processes) % 20000
-    return ("-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}")
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stores") / "s"
@@ -73,23 +66,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> 
     settings += ["trainer.max_epochs=6", "trainer.log_every_n_steps=5"]
     checked(main(tmp_path, *settings, "hydra.run.dir=whole", "fit.read_ahead=4"))
     per_epoch = json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps_per_epoch"]
-    with subprocess.Popen(
-        command(*settings, "hydra.run.dir=cut", "fit.read_ahead=4"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 150
-        while time.monotonic() < until and process.poll() is None:
-            found = read_history(tmp_path / "cut" / "history.jsonl")
-            if found and found[-1]["step"] >= 2 * per_epoch + 10:
-                break
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert read_history(tmp_path / "cut" / "history.jsonl")[-1]["step"] < 6 * per_epoch
+    history = tmp_path / "cut" / "history.jsonl"
+    process = start([*SMALL, *settings, "hydra.run.dir=cut", "fit.read_ahead=4"], tmp_path)
+    kill_when(process, lambda: any(row["step"] >= 2 * per_epoch + 10 for row in read_history(history)))
+    assert read_history(history)[-1]["step"] < 6 * per_epoch
     checked(main(tmp_path, "resume=cut", *settings, "fit.read_ahead=0"))
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     for name in ("last.ckpt", "best.ckpt"):
@@ -106,7 +86,7 @@ def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Pa
     settings = [f"store={store}", f"model={model}", "fit.read_ahead=0", "fit.block=64"]
     settings += ["model.hidden=8"] if model == "gru" else []
     checked(main(tmp_path, *settings, "hydra.run.dir=one"))
-    checked(main(tmp_path, *settings, "hydra.run.dir=two", launcher=launcher(2)))
+    checked(main(tmp_path, *settings, "hydra.run.dir=two", world=2))
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     names = [name for name in one if name.startswith(("test/", "val/")) and isinstance(one[name], int | float)]
     assert len(names) > 30
@@ -117,16 +97,7 @@ def test_two_ranks_give_the_metrics_of_one(model: str, store: Path, tmp_path: Pa
 
 def test_early_stopping_ends_all_ranks(store: Path, tmp_path: Path) -> None:
     settings = [f"store={store}", "fit.patience=1", "fit.min_delta=1", "trainer.max_epochs=50", "fit.read_ahead=0"]
-    done = subprocess.run(
-        command(*settings, "hydra.run.dir=run", launcher=launcher(2)),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    checked(done)
+    checked(main(tmp_path, *settings, "hydra.run.dir=run", world=2))
     assert len([row for row in rows(tmp_path / "run") if "val/ap" in row]) == 2
 
 
@@ -136,8 +107,7 @@ def test_scores_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
     script = tmp_path / "predict.py"
     script.write_text(PREDICT)
     for processes in (1, 2, 3):
-        words = [sys.executable, *launcher(processes), str(script), str(store), str(tmp_path)]
-        checked(subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False))
+        checked(run([store, tmp_path], tmp_path, script=script, world=processes))
     found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*-*.json"))]
     assert len(found) == 6
     assert all(row == found[0] for row in found)

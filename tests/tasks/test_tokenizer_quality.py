@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from tests import main_process
 from tests.tasks.pcm_codec import Pcm, StreamingPcm
 from voxlab import run
 from voxlab.codecs.encodec import Encodec
@@ -483,8 +482,7 @@ def test_a_sweep_through_the_command_line(tmp_path, root):
         "hydra.sweep.dir": tmp_path / "sweep",
         **{f"test.{key}": value for key, value in (SMALL | {"limit": 2, "prefix_files": 1}).items()},
     }
-    command = [sys.executable, str(ROOT / "main.py"), "-m", *(f"{key}={value}" for key, value in settings.items())]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = main_process.run(["-m", *(f"{key}={value}" for key, value in settings.items())], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     codecs = [row["codec"] for row in rows(tmp_path / "sweep" / "comparison.csv")]
     assert codecs == ["encodec", "snac"]

@@ -1,16 +1,15 @@
 """task=train_tokenizer through main.py: killed and resumed, on two ranks, and on real speech."""
 
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.tasks.tokenizer_runs import command, environment, run, states
+from tests.main_process import kill_when, start
+from tests.tasks.tokenizer_runs import SMALL, run, states
 from voxlab.tasks.history import read_history
 
 pytestmark = pytest.mark.slow
@@ -29,23 +28,10 @@ def _checked(done: subprocess.CompletedProcess[str]) -> None:
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL beyond step 40 of 80, and another number of workers after it."""
     _checked(run(tmp_path, *STEPS, "hydra.run.dir=whole", "fit.num_workers=2"))
-    with subprocess.Popen(
-        command(*STEPS, "hydra.run.dir=cut", "fit.num_workers=2"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 120
-        while time.monotonic() < until and process.poll() is None:
-            rows = read_history(tmp_path / "cut" / "history.jsonl")
-            if rows and rows[-1]["step"] >= 44:
-                break
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    seen = read_history(tmp_path / "cut" / "history.jsonl")[-1]["step"]
+    history = tmp_path / "cut" / "history.jsonl"
+    process = start([*SMALL, *STEPS, "hydra.run.dir=cut", "fit.num_workers=2"], tmp_path)
+    kill_when(process, lambda: any(row["step"] >= 44 for row in read_history(history)))
+    seen = read_history(history)[-1]["step"]
     assert 44 <= seen < 80
     _checked(run(tmp_path, "resume=cut", *STEPS, "fit.num_workers=0"))
     assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
@@ -60,8 +46,7 @@ def test_two_ranks_with_half_the_batch_are_one(tmp_path: Path) -> None:
     settings = ["trainer.max_steps=60", "trainer.val_check_interval=30", "fit.warmup_steps=10", "fit.num_workers=0"]
     settings += ["trainer.precision=64-true"]
     _checked(run(tmp_path, *settings, "hydra.run.dir=one"))
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={20000 + os.getpid() % 20000}")
-    _checked(run(tmp_path, *settings, "hydra.run.dir=two", launcher=launcher))
+    _checked(run(tmp_path, *settings, "hydra.run.dir=two", world=2))
     one, two = states(tmp_path / "one"), states(tmp_path / "two")
     assert one.keys() == two.keys()
     assert int(one["network.quantizer.steps"]) == 60  # of which 50 after the start of the codebooks

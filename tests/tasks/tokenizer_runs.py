@@ -1,8 +1,6 @@
 """Runs of task=train_tokenizer for the tests: in this process, or through main.py as users start them."""
 
-import os
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 
+from tests import main_process
 from voxlab.codecs.rvq import Rvq
 from voxlab.data.librispeech import LibriSpeech
 from voxlab.models.tokenizer.mel_codec import MelArchitecture
@@ -61,18 +60,9 @@ def train(run_dir: Path, corpus: Any, **changes: Any) -> dict[str, Any]:
     return train_tokenizer(corpus=corpus, run_dir=run_dir, **{**given, **changes})
 
 
-def command(*settings: str, launcher: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, *launcher, str(ROOT / "main.py"), *SMALL, *settings]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def run(folder: Path, *settings: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *settings: str, world: int = 1) -> subprocess.CompletedProcess[str]:
     """Run main.py in `folder`; its output is text."""
-    words = command(*settings, launcher=launcher)
-    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    return main_process.run([*SMALL, *settings], folder, world=world)
 
 
 def states(run_dir: Path, name: str = "last.ckpt") -> dict[str, Any]:
