@@ -7,7 +7,8 @@ import random
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,22 +201,53 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+class Loggers(Mapping[str, Any]):
+    """The chosen loggers by name, opened at first use: most mistakes are found before Lightning is imported.
+
+    Args:
+        open_all: makes them.
+    """
+
+    def __init__(self, open_all: Callable[[], dict[str, Any]]) -> None:
+        self._open_all = open_all
+        self.opened: dict[str, Any] | None = None
+
+    def _all(self) -> dict[str, Any]:
+        if self.opened is None:
+            self.opened = self._open_all()
+        return self.opened
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 @contextlib.contextmanager
-def _loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Build the chosen loggers on rank 0 and close them, in a sweep before the next job opens its own."""
-    makers: dict[str, Callable[..., Any]] = build(settings.logger) if ranks.is_first and settings.logger else {}
-    extra = {"wandb": _wandb_fields(settings, plain, run_dir)} if "wandb" in makers else {}
-    loggers = {name: make(save_dir=str(run_dir), **extra.get(name, {})) for name, make in makers.items()}
-    logging.getLogger("lightning").handlers.clear()  # its own handler would print every line twice
+def _loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> Iterator[Loggers]:
+    """Give the task the chosen loggers and close them, in a sweep before the next job opens its own."""
+    loggers = Loggers(partial(_open_loggers, settings, plain, ranks, run_dir))
     state = "failed"
     try:
         yield loggers
         state = "success"
     finally:
-        for logger in loggers.values():
+        opened = loggers.opened or {}
+        for logger in opened.values():
             logger.finalize(state)
-        if "wandb" in loggers:
+        if "wandb" in opened:
             _finish_wandb(run_dir, state)
+
+
+def _open_loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> dict[str, Any]:
+    makers: dict[str, Callable[..., Any]] = build(settings.logger) if ranks.is_first and settings.logger else {}
+    extra = {"wandb": _wandb_fields(settings, plain, run_dir)} if "wandb" in makers else {}
+    logging.getLogger("lightning").handlers.clear()  # its own handler would print every line twice
+    return {name: make(save_dir=str(run_dir), **extra.get(name, {})) for name, make in makers.items()}
 
 
 def _wandb_fields(settings: DictConfig, plain: dict[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -243,7 +275,7 @@ def _finish_wandb(run_dir: Path, state: str) -> None:
         log.info("to upload this run: wandb sync %s", folder)
 
 
-def _log_summary(loggers: dict[str, Any], plain: dict[str, Any], summary: dict[str, Any]) -> None:
+def _log_summary(loggers: Mapping[str, Any], plain: dict[str, Any], summary: dict[str, Any]) -> None:
     numbers = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
     for logger in loggers.values():
         logger.log_hyperparams(plain)

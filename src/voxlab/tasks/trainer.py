@@ -18,6 +18,13 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
+def lightning_trainer(**keys: Any) -> Any:
+    """Make `lightning.Trainer`; Lightning takes seconds to import, which a run with a mistake in it needn't wait for."""
+    from lightning import Trainer
+
+    return Trainer(**keys)
+
+
 def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, ranks: Ranks) -> None:
     """Refuse settings of the trainer group that the loop does not know, and a number of processes that isn't there.
 
