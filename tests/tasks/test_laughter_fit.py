@@ -112,8 +112,9 @@ def test_three_epochs_of_a_linear_model(loss: Any, tmp_path_factory: pytest.Temp
     low, high = raw[type(loss).__name__]
     assert low < summary["test/uncalibrated/mean_probability"] < high
     assert summary["test/mean_probability"] == pytest.approx(summary["test/prior"], rel=0.1)
-    shuffled = run(store, tmp_path / "shuffled", loss=loss, fit={"shuffle_labels": True})
-    assert shuffled["test/auroc"] == pytest.approx(0.5, abs=0.05)  # 240 positives: one sigma is 0.019
+    settings: dict[str, Any] = {"loss": loss, "fit": {"shuffle_labels": True}, "trainer": {"max_epochs": 1}}
+    shuffled = [run(store, tmp_path / f"shuffled{seed}", seed=seed, **settings)["test/auroc"] for seed in range(4)]
+    assert np.mean(shuffled) == pytest.approx(0.5, abs=0.03)  # 240 positives: sigma is 0.019 each, 0.009 of the mean
 
 
 @pytest.mark.slow
