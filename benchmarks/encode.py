@@ -64,7 +64,7 @@ def write_recordings(root: Path, files: int, bounds: Sequence[float], sample_rat
     """Write 16-bit WAV files of noise with pauses, evenly between two lengths; returns their seconds together."""
     root.mkdir()
     rng, total = np.random.default_rng(0), 0.0
-    for index, seconds in enumerate(rng.permutation(np.linspace(*bounds, files))):
+    for index, seconds in enumerate(rng.permutation(np.linspace(bounds[0], bounds[1], files))):
         count = round(seconds * sample_rate)
         noise = np.convolve(rng.normal(0, 1, count), np.hanning(32) / 16, "same")
         loudness = np.clip(np.sin(np.arange(count) * 6 / sample_rate), 0, None)

@@ -141,3 +141,22 @@ def _export_tiny(architecture: Any, folder: Path, seed: int) -> Path:
         network = architecture.build()
     fill_codebooks(network, architecture, seed)
     return files.export(network, architecture, folder, {"data": "random", "step": 0})
+
+
+def write_tiny_wavlm(folder: Path, seed: int = 0, *, do_normalize: bool = False, **changes: Any) -> Path:
+    """Write a transformers WavLMModel folder: 32 wide, rows of 20 ms; `changes` to its config."""
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    small |= {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = WavLMModel(WavLMConfig(**(small | changes)))
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
+    return folder

@@ -17,6 +17,9 @@ class Stage(Enum):
     export = "export"
     stream = "stream"
     compare = "compare"
+    evaluate = "evaluate"
+    tokenize = "tokenize"
+    check = "check"
 
 
 class Input(Enum):
@@ -57,15 +60,6 @@ class PartialTail(Enum):
 
     error = "error"
     drop = "drop"
-
-
-class Part(Enum):
-    """Part of the body that a motion tokenizer is trained on."""
-
-    upper = "upper"
-    hands = "hands"
-    lower = "lower"
-    face = "face"
 
 
 # Every field is MISSING: a default here would reset what config.yaml and the groups have set before (values live in
@@ -138,7 +132,7 @@ class ExtractConfig(Config):
 class TrainTokenizerConfig(Config):
     """Root keys of task=train_tokenizer."""
 
-    part: Part | None = MISSING
+    part: str | None = MISSING
     audio: str | None = MISSING
     out: str | None = MISSING
     max_bad_fraction: float = MISSING
@@ -164,7 +158,20 @@ class LaughterConfig(Config):
 
 @dataclass
 class A2gConfig(Config):
-    """Root keys of task=a2g: the run-wide ones."""
+    """Root keys of task=a2g."""
+
+    tokenizers: Any = MISSING
+    stores: Any = MISSING
+    audio: str | None = MISSING
+    predicted: str | None = MISSING
+    reference: str | None = MISSING
+    out: str | None = MISSING
+    fit: Any = MISSING
+    sampling: Any = MISSING
+    generate: Any = MISSING
+    metrics: Any = MISSING
+    body: Any = MISSING
+    render: str = MISSING
 
 
 SCHEMAS: dict[str, type[Config]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_models import write_tiny_mimi, write_tiny_moshi
+from tests.tiny_models import write_tiny_mimi, write_tiny_moshi, write_tiny_wavlm
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +19,8 @@ def mimi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def moshi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_moshi(tmp_path_factory.mktemp("moshi"))
+
+
+@pytest.fixture(scope="session")
+def wavlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_wavlm(tmp_path_factory.mktemp("wavlm"))

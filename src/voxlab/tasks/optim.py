@@ -120,8 +120,50 @@ class AdamWPlateau:
         return rate
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdamWSteps:
+    """AdamW whose learning rate rises over the first steps, stays, and falls once.
+
+    Args:
+        lr: after the warm-up.
+        drop_step: from this step on it is lower.
+        factor: what it is multiplied by then, between 0 and 1.
+        warmup_steps: steps in which it rises; at most a tenth of the run.
+        betas: decay of the running mean and of the running mean square, 0 to 1.
+        weight_decay: on matrices and kernels, not on vectors (biases, norms, activations).
+
+    Raises:
+        UserError: a value is no number, or out of range.
+    """
+
+    lr: float = 2e-4
+    drop_step: int = 200_000
+    factor: float = 0.05
+    warmup_steps: int = 400
+    betas: Sequence[float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "drop_step", "factor", "warmup_steps", "weight_decay"):
+            _check_number(name, getattr(self, name))
+        if not 0 < self.factor < 1:
+            raise UserError(f"optim.factor={self.factor}: give a number between 0 and 1, for example 0.05.")
+        _check_betas(self.betas)
+
+    def build(self, modules: Iterable[nn.Module], *, fused: bool) -> torch.optim.AdamW:
+        """Return the optimiser of all trainable parameters of some modules; arguments as for `AdamWCosine`."""
+        return build_adamw(self, modules, fused=fused)
+
+    def rate(self, step: int, max_steps: int, scores: Sequence[float] = ()) -> float:
+        """Return the learning rate of step 0 ... max_steps - 1."""
+        warmup = min(self.warmup_steps, max_steps // 10)
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        return self.lr if step < self.drop_step else self.lr * self.factor
+
+
 def build_adamw(
-    settings: AdamWCosine | AdamWPlateau, modules: Iterable[nn.Module], *, fused: bool
+    settings: AdamWCosine | AdamWPlateau | AdamWSteps, modules: Iterable[nn.Module], *, fused: bool
 ) -> torch.optim.AdamW:
     """Return AdamW over all trainable parameters of some modules, without weight decay on vectors.
 

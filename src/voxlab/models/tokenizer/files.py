@@ -1,6 +1,6 @@
 """Trained networks on disk: the codec folder (codec.json + codec.safetensors), and where else one may be found.
 
-A network rebuilds itself from its file alone. Codecs of both families and vocoders share this format.
+A network rebuilds itself from its file alone. Codecs of sound and of motion and vocoders share this format.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Stored:
 
     Attributes:
         files: name -> path of the files that define it.
-        architecture: MelArchitecture, WaveArchitecture or VocoderArchitecture.
+        architecture: MelArchitecture, WaveArchitecture, VocoderArchitecture or MotionArchitecture.
         facts: what its training tells: data, step, validation figures.
     """
 
@@ -49,7 +49,7 @@ def export(network: nn.Module, architecture: Any, folder: Path, facts: Mapping[s
 
     Args:
         network: what `architecture.build()` made, trained.
-        architecture: MelArchitecture, WaveArchitecture or VocoderArchitecture.
+        architecture: MelArchitecture, WaveArchitecture, VocoderArchitecture or MotionArchitecture.
         folder: made if absent; an earlier export in it is replaced.
         facts: JSON-able: data, step, validation figures.
 
@@ -213,7 +213,7 @@ def architecture_to_dict(architecture: Any) -> dict[str, Any]:
 
 
 def architecture_from_dict(values: Mapping[str, Any], origin: str | Path = "architecture") -> Any:
-    """Rebuild MelArchitecture, WaveArchitecture or VocoderArchitecture; every field must be there.
+    """Rebuild the architecture of a network; every field must be there.
 
     Args:
         values: what `architecture_to_dict` returned.
@@ -222,11 +222,13 @@ def architecture_from_dict(values: Mapping[str, Any], origin: str | Path = "arch
     Raises:
         UserError: an unknown family, or fields that are unknown or missing; names them.
     """
+    from voxlab.models.gesture.motion_rvq import MotionArchitecture
     from voxlab.models.tokenizer.istft_vocoder import VocoderArchitecture
     from voxlab.models.tokenizer.mel_codec import MelArchitecture
     from voxlab.models.tokenizer.wave_codec import WaveArchitecture
 
-    families = {kind.family: kind for kind in (MelArchitecture, WaveArchitecture, VocoderArchitecture)}
+    kinds = (MelArchitecture, WaveArchitecture, VocoderArchitecture, MotionArchitecture)
+    families = {kind.family: kind for kind in kinds}
     fields = dict(values)
     family = fields.pop("family", None)
     if family not in families:

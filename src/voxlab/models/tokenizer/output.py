@@ -12,7 +12,8 @@ class Output:
     """Reconstruction beside its target.
 
     Attributes:
-        target: what `output` should be: standardised log-mel (B, bins, F), or audio (B, 1, N) padded to whole frames.
+        target: what `output` should be: standardised log-mel (B, bins, F), audio (B, 1, N) padded to whole frames, or
+            normalised motion (B, F, D).
         output: same shape.
         mask: (B, F) or (B, N) bool, True = valid; target and output are zero elsewhere.
         latents: (B, D, T) before the quantizer, zero past each item's end; None for a vocoder.

@@ -23,6 +23,7 @@ from voxlab.tasks.extract import folder as extract_folder
 from voxlab.tasks.extract import normalize as extract_normalize
 from voxlab.tasks.extract import sidecars as extract_sidecars
 from voxlab.tasks.extract import summary
+from voxlab.tasks.extract.doctor import check_corpus
 from voxlab.tasks.extract.features import extract_features
 from voxlab.tasks.extract.stage import Outcome, Stage
 
@@ -33,6 +34,7 @@ STAGES = ("normalize", "encode", "sidecars", "build", "audit")
 def extract(
     *,
     corpus: AudioCorpus,
+    stage: str,
     codec: Codec | None,
     features: Features | None,
     out: str,
@@ -59,10 +61,12 @@ def extract(
 
     The same call again goes on where an earlier one stopped. Output bytes depend neither on where that was nor on
     the number of ranks. Each item's files are named after its id: `tokens/<id>.ecdc`, `tokens/<id>.cond.npy`.
-    With `features`, no stage is run: see `features.extract_features`.
+    With `features`, no stage is run: see `features.extract_features`; with `stage` check neither: see
+    `doctor.check_corpus`.
 
     Args:
         corpus: the recordings.
+        stage: "fit" extracts; "check" only looks at the corpus.
         codec: codec to write.
         features: features to write instead.
         out: output folder, apart from the corpus.
@@ -94,6 +98,10 @@ def extract(
         AuditFailed: the audit found errors; the summary and the report are written all the same.
         TooManyBadItems: more items failed than `max_bad_fraction`.
     """
+    if stage == "check":
+        return check_corpus(corpus, strict=strict, dry_run=dry_run, ranks=ranks, run_dir=run_dir)
+    if stage != "fit":
+        raise UserError(f"stage={stage}: task=extract has stage=check (look at the corpus) or none, to extract.")
     if features is not None:
         _refuse_token_options(overwrite=overwrite, list_missing=list_missing, upgrade=upgrade)
         allowed, place = _fraction(max_bad_fraction, 0.0), {"ranks": ranks, "run_dir": run_dir}
@@ -109,26 +117,26 @@ def extract(
     only_audit = chosen == ["audit"] and not list_missing
     items = () if only_audit or upgrade else _open_corpus(corpus, ranks, dry_run)
     batch_seconds = extract_folder.batch_seconds(Path(out), max_batch_seconds, ranks.device)
-    stage = Stage(Path(out), items, ranks, seed, batch_seconds, dry_run)
+    here = Stage(Path(out), items, ranks, seed, batch_seconds, dry_run)
     if list_missing or upgrade:
         return summary.show_lines(
-            stage, extract_encode.list_missing(stage) if list_missing else extract_folder.upgrade(stage)
+            here, extract_encode.list_missing(here) if list_missing else extract_folder.upgrade(here)
         )
     work: dict[str, Callable[[], Outcome]] = {
-        "audit": partial(extract_audit.audit, stage, strict=strict, **audit),
+        "audit": partial(extract_audit.audit, here, strict=strict, **audit),
     }
     settings: dict[str, Any] = {}
-    untouched = dry_run or not (items or stage.out.is_dir())
-    with contextlib.nullcontext() if untouched else locked(stage.out, ranks):
+    untouched = dry_run or not (items or here.out.is_dir())
+    with contextlib.nullcontext() if untouched else locked(here.out, ranks):
         if not only_audit:
-            info, container = extract_folder.codec_of(stage.out, codec, chosen, encode)
-            work |= _work(stage, codec, info, container, normalize, encode, sidecars, producers or {}, build)
-            settings = extract_folder.settings(stage, chosen, codec, _loudness(info, normalize), encode)
-            extract_folder.prepare(stage, chosen, settings, info, container, overwrite=overwrite)
-        outcomes, failure = _run(stage, {name: work[name] for name in chosen})
+            info, container = extract_folder.codec_of(here.out, codec, chosen, encode)
+            work |= _work(here, codec, info, container, normalize, encode, sidecars, producers or {}, build)
+            settings = extract_folder.settings(here, chosen, codec, _loudness(info, normalize), encode)
+            extract_folder.prepare(here, chosen, settings, info, container, overwrite=overwrite)
+        outcomes, failure = _run(here, {name: work[name] for name in chosen})
         if dry_run:
-            return summary.describe_plan(stage, outcomes)
-        return summary.finish(stage, outcomes, failure, settings, run_dir, allowed)
+            return summary.describe_plan(here, outcomes)
+        return summary.finish(here, outcomes, failure, settings, run_dir, allowed)
 
 
 def _work(

@@ -29,7 +29,7 @@ class Alarms:
                 self._tell(
                     f"use {number}",
                     f"codebook {number} uses {use:.0%} of its {size} entries. Lower codec.architecture.quantizer."
-                    "codebook_size, raise fit.warmup_steps or fit.pool_size, or train on more audio.",
+                    "codebook_size, raise fit.warmup_steps or fit.pool_size, or train on more data.",
                 )
 
     def check_validation(self, counts: Tensor) -> None:

@@ -14,7 +14,7 @@ from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.vocoders import require_fit
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import differences, fingerprint
-from voxlab.tasks.optim import AdamWCosine
+from voxlab.tasks.optim import Schedule
 from voxlab.tasks.train_tokenizer import fit_report
 from voxlab.tasks.train_tokenizer import plan as planning
 from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
@@ -35,7 +35,7 @@ def fit(
     corpus: AudioCorpus,
     codec: Any,
     loss: Mapping[str, Any],
-    optim: AdamWCosine,
+    optim: Schedule,
     trainer: partial[Any],
     settings: Mapping[str, Any],
     ckpt: str | None,
@@ -48,13 +48,13 @@ def fit(
     """Train the network of `codec` on the corpus; arguments as in `train_tokenizer`, `settings` are its `fit`."""
     architecture = _trainable(codec)
     own, loop = fit_settings(settings, architecture.family), loop_settings(trainer.keywords, architecture.family)
-    _check(own, trainer.keywords, ranks)
+    check_launch(own, trainer.keywords, ranks)
     vocoder: Any = getattr(codec, "vocoder", None)
     if architecture.family == "mel":
         require_fit(vocoder, architecture.mel)
     items = _items(corpus, ranks, dry_run)
     data = TokenizerData(items, sample_rate=architecture.sample_rate, fit=own, seed=seed, max_steps=loop.max_steps)
-    network = _network(architecture, ckpt, seed)
+    network = start_network(architecture, ckpt, seed)
     facts = planning.plan(network, architecture, data, own, loop, ranks.world)
     if ranks.is_first:
         log.info("%s", planning.describe_rates(architecture))
@@ -68,7 +68,7 @@ def fit(
     recorder = Recorder(ranks, run_dir, dict(loggers))
     checkpoints = Checkpoints(recorder, run_dir, validates=data.val_set is not None)
     samples = Samples(ranks, run_dir, dict(loggers), vocoder)
-    lightning = _trainer(trainer, loop, ranks, [recorder, checkpoints, samples], run_dir)
+    lightning = make_lightning(trainer, loop, ranks, [recorder, checkpoints, samples], run_dir)
     if data.val_set is None:
         lightning.limit_val_batches = 0
     if vocoder is not None and architecture.family == "mel":
@@ -98,7 +98,12 @@ def _trainable(codec: Any) -> Any:
     return architecture
 
 
-def _check(fit: Fit, keys: Mapping[str, Any], ranks: Ranks) -> None:
+def check_launch(fit: Fit, keys: Mapping[str, Any], ranks: Ranks) -> None:
+    """Refuse batches that can't be dealt to the ranks, and keys of the trainer group that do nothing here.
+
+    Raises:
+        UserError: names the key.
+    """
     if fit.batch_size % ranks.world:
         raise UserError(
             f"fit.batch_size={fit.batch_size} segments can't be dealt evenly to {ranks.world} ranks; take a multiple."
@@ -113,7 +118,7 @@ def _items(corpus: AudioCorpus, ranks: Ranks, dry_run: bool) -> list[AudioItem]:
     return corpus.items()
 
 
-def _network(architecture: Any, ckpt: str | None, seed: int) -> Any:
+def start_network(architecture: Any, ckpt: str | None, seed: int) -> Any:
     """Build the network, with random weights that depend on the seed only, or with the start weights of a file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,7 +141,7 @@ def _module(
     network: Any,
     architecture: Any,
     loss: Mapping[str, Any],
-    optim: AdamWCosine,
+    optim: Schedule,
     fit: Fit,
     loop: Loop,
     seed: int,
@@ -157,7 +162,7 @@ def _module(
         return Module(network, architecture, loss=loss[architecture.family], **given)
 
 
-def _trainer(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[Any], run_dir: Path) -> Any:
+def make_lightning(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[Any], run_dir: Path) -> Any:
     """Make Lightning's trainer on this rank's device; steps, clipping and curves are the module's own."""
     precision = "32-true" if ranks.device == "cpu" else "bf16-mixed"
     # A descent concerns a part of the parameters; the quantizer keeps its buffers equal by itself.

@@ -15,12 +15,15 @@ _CURVES = {  # title -> (names, unit)
     "Mel L1": (("train/mel_l1", "val/mel_l1", "val/mel_l1_8k"), "nats"),
     "Multi-scale mel distance": (("train/mel_ms", "val/mel_ms"), "distance"),
     "Adversary": (("gan/d_loss", "train/adv", "train/feat", "gan/adv", "gan/feat"), "loss"),
+    "Error of normalised motion": (("val/rec_mse", "val/rec_l1", "val/velocity_l1"), "error"),
+    "Angle between rotations": (("train/degrees", "val/degrees"), "degrees"),
     "Commitment": (("train/commit", "val/commit"), "mean square"),
     "Gradient norm": (("train/grad_norm", "gan/grad_norm_d"), "norm"),
     "Learning rate": (("train/lr",), "rate"),
     "Speed": (("train/audio_s_per_s",), "audio seconds a second"),
 }
 _PER_CODEBOOK = {"Use of the codebooks": "vq/use/", "Entropy of the codebooks (bits)": "vq/entropy_bits/"}
+_KEPT = "val/rec_mse_first/"
 
 
 def write(run_dir: Path, summary: Mapping[str, Any], monitor: str) -> Path:
@@ -37,6 +40,9 @@ def write(run_dir: Path, summary: Mapping[str, Any], monitor: str) -> Path:
     for title, prefix in _PER_CODEBOOK.items():
         names = sorted({name for row in rows for name in row if name.startswith(prefix)}, key=_number)
         sections += _curves(title, {f"codebook {_number(name)}": curve(rows, name) for name in names}, "")
+    kept = sorted({name for row in rows for name in row if name.startswith(_KEPT)}, key=_number)
+    curves = {f"first {_number(name)}": curve(rows, name) for name in kept}
+    sections += _curves("Error of motion with fewer codebooks", curves, "MSE (normalised)")
     clips = [
         Clip(f"{number} {kind}", *audio.load(path))
         for number, original, coded in clip_pairs(run_dir)

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from voxlab.errors import UserError
 from voxlab.models.tokenizer.files import TASK, architecture_to_dict
 from voxlab.models.tokenizer.output import Output
-from voxlab.tasks.optim import AdamWCosine
+from voxlab.tasks.optim import Schedule
 from voxlab.tasks.train_tokenizer.settings import MAX_SKIPPED, Fit, Loop
 from voxlab.tasks.train_tokenizer.usage import CodebookUse, count_codes, valid_codes
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-_DROPOUT, _REVIVAL, _POOL = 1, 2, 3  # purposes of random numbers
+_DROPOUT, REVIVAL, POOL = 1, 2, 3  # purposes of random numbers
 
 
 class TokenizerModule(LightningModule):
@@ -57,7 +57,7 @@ class TokenizerModule(LightningModule):
         architecture: Any,
         *,
         loss: Mapping[str, Any],
-        optim: AdamWCosine,
+        optim: Schedule,
         fit: Fit,
         loop: Loop,
         seed: int,
@@ -118,7 +118,7 @@ class TokenizerModule(LightningModule):
         if not self.has_quantizer:
             return self.network(wav, lengths)
         self.num_codebooks = self.draw_codebooks(len(wav))
-        return self.network(wav, lengths, self.num_codebooks, self.draw_seed(_REVIVAL))
+        return self.network(wav, lengths, self.num_codebooks, self.draw_seed(REVIVAL))
 
     def draw_codebooks(self, size: int) -> Tensor:
         """Return how many codebooks each of this rank's `size` items uses, (B,) int64: 1..Q, or 0 = bypass.
@@ -233,7 +233,7 @@ class TokenizerModule(LightningModule):
             z, mask = self.network.latents(*self.placed(batch["wav"], batch["lengths"]))
             latents.append(z.transpose(1, 2)[mask])
         pool = torch.cat(latents)[:size]
-        self.network.quantizer.initialize(pool, self.fit.batch_size * per_segment, self.draw_seed(_POOL))
+        self.network.quantizer.initialize(pool, self.fit.batch_size * per_segment, self.draw_seed(POOL))
         self.ema_network.quantizer.load_state_dict(self.network.quantizer.state_dict())
 
     # ---- evaluation ------------------------------------------------------------------------------------------------

@@ -7,8 +7,13 @@ from typing import Any
 from voxlab.audio import Decibels, Seconds
 from voxlab.errors import UserError, check_types
 
-_SEGMENTS: dict[str, tuple[int, Seconds]] = {"mel": (16, 3.0), "wave": (32, 1.0), "vocoder": (32, 1.0)}
-_CLIP = {"mel": 1.0, "wave": 10.0, "vocoder": 10.0}
+_CHOICES: dict[str, dict[str, Any]] = {
+    "mel": {"batch_size": 16, "segment_seconds": 3.0, "quantizer_dropout": 0.5},
+    "wave": {"batch_size": 32, "segment_seconds": 1.0, "quantizer_dropout": 0.5},
+    "vocoder": {"batch_size": 32, "segment_seconds": 1.0, "quantizer_dropout": 0.5},
+    "motion": {"batch_size": 256, "segment_seconds": 0.0, "quantizer_dropout": 0.2},  # counts its windows in frames
+}
+_CLIP = {"mel": 1.0, "wave": 10.0, "vocoder": 10.0, "motion": 1.0}
 MAX_SKIPPED = 10
 
 
@@ -22,6 +27,8 @@ class Fit:
 
     batch_size: int = 16
     segment_seconds: Seconds = 3.0
+    window: int = 64
+    stride: int = 20
     segments_per_epoch: int | None = None
     resample: bool = True
     loudness: Sequence[Decibels] | None = (-30.0, -16.0)
@@ -43,7 +50,7 @@ class Fit:
         check_types(self, "fit.")
         for name, lowest in (
             *(("batch_size", 1), ("save_every", 1), ("num_workers", 0), ("warmup_steps", 0), ("audio_every", 0)),
-            *(("num_clips", 0), ("keep_every", 1), ("pool_size", 1), ("val_segments", 1)),
+            *(("window", 2), ("stride", 1), ("num_clips", 0), ("keep_every", 1), ("pool_size", 1), ("val_segments", 1)),
         ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
@@ -91,9 +98,7 @@ def fit_settings(values: Mapping[str, Any], family: str) -> Fit:
     unknown = sorted(set(values) - {field.name for field in fields(Fit)})
     if unknown:
         raise UserError(f"fit.{unknown[0]}: there is no such key. Known: {', '.join(f.name for f in fields(Fit))}.")
-    batch_size, segment_seconds = _SEGMENTS[family]
-    chosen = {"batch_size": batch_size, "segment_seconds": segment_seconds}
-    return Fit(**{**values, **{name: value for name, value in chosen.items() if values.get(name) is None}})
+    return Fit(**{**values, **{name: value for name, value in _CHOICES[family].items() if values.get(name) is None}})
 
 
 def loop_settings(values: Mapping[str, Any], family: str) -> Loop:

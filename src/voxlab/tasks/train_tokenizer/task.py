@@ -1,4 +1,4 @@
-"""Train a speech tokenizer, measure one, listen to one, or write one out for other programs.
+"""Train a tokenizer of speech or of motion, measure one, listen to one, or write one out for other programs.
 
 python main.py task=train_tokenizer data=librispeech codec=rvq
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 from voxlab.data.items import AudioCorpus
 from voxlab.errors import UserError
+from voxlab.models.gesture.motion_rvq import MotionRvq
 from voxlab.parallel import Ranks
-from voxlab.tasks.optim import AdamWCosine
+from voxlab.tasks.optim import Schedule
 
 STAGES = ("fit", "test", "reconstruct", "export")
 
@@ -23,7 +24,7 @@ def train_tokenizer(
     part: str | None,
     stage: str,
     loss: Mapping[str, Any] | None,
-    optim: AdamWCosine | None,
+    optim: Schedule | None,
     trainer: partial[Any],
     fit: Mapping[str, Any],
     test: Mapping[str, Any],
@@ -42,7 +43,7 @@ def train_tokenizer(
     Args:
         corpus: recordings, with splits.
         codec: stage=fit: one without weights, whose `architecture` is trained; else any codec.
-        part: part of the body, for codecs of motion.
+        part: part of the body, for codecs of motion (which have a task of their own, see `motion.task`).
         stage: "fit", "test" (quality report), "reconstruct" (one file) or "export".
         loss: weights of the losses by family of networks.
         optim: makes the optimisers.
@@ -65,13 +66,19 @@ def train_tokenizer(
     Raises:
         UserError: wrong settings, no recordings, a codec that can't do this.
     """
-    if part is not None:
-        raise UserError(f"part={part} goes with codec=motion_rvq data=beat2, which this version does not train.")
     if stage not in STAGES:
         raise UserError(f"stage={stage}: task=train_tokenizer has {', '.join(STAGES)}.")
     if ckpt is not None and stage != "fit":
         raise UserError(f"ckpt={ckpt} gives start weights to stage=fit; stage={stage} takes codec.weights={ckpt}.")
     place: dict[str, Any] = {"seed": seed, "dry_run": dry_run, "ranks": ranks, "run_dir": run_dir}
+    if isinstance(codec, MotionRvq):
+        from voxlab.tasks.train_tokenizer.motion.task import train_motion_tokenizer
+
+        chosen: dict[str, Any] = {"part": part, "stage": stage, "loss": loss, "optim": optim, "trainer": trainer}
+        chosen |= {"fit": fit, "test": test, "out": out, "ckpt": ckpt, "loggers": loggers or {}}
+        return train_motion_tokenizer(corpus=corpus, codec=codec, **chosen, **place)
+    if part is not None:
+        raise UserError(f"part={part} is a part of the body: it goes with codec=motion_rvq data=beat2.")
     if stage == "fit":
         from voxlab.tasks.train_tokenizer import fit as tokenizer_fit
 
