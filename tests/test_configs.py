@@ -12,19 +12,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from voxlab import messages, run
+from voxlab import run
 from voxlab.config import SCHEMAS, Config
 
 ROOT = Path(__file__).resolve().parents[1]
 Compose = Callable[..., DictConfig]
-# Targets that later versions bring. Remove a line as soon as its code is there: the test below insists.
-PLANNED = {
-    "voxlab.data.beat2.Beat2",
-    "voxlab.features.mfcc.Mfcc",
-    "voxlab.features.wavlm.WavLMFeatures",
-    "voxlab.models.gesture.motion_rvq.MotionRvq",
-    "voxlab.tasks.a2g.task.a2g",
-}
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()}
 RECIPES = sorted(path.stem for path in (ROOT / "recipes" / "experiment").glob("*.yaml"))
 SWAPS = [(group, option) for group, options in GROUPS.items() if group != "hydra" for option in options]
@@ -89,22 +81,18 @@ def _yaml_nodes() -> list[tuple[str, dict[str, Any]]]:
     return [(str(path.relative_to(ROOT)), node) for path in paths for node in _nodes(yaml.safe_load(path.read_text()))]
 
 
-def test_planned_targets_are_listed_and_do_not_exist() -> None:
-    ours = {node["_target_"] for _, node in _yaml_nodes() if node["_target_"].startswith("voxlab.")}
-    assert {target for target in ours if not messages.exists(target)} == PLANNED
-
-
-READY = [(path, node) for path, node in _yaml_nodes() if node["_target_"] not in PLANNED]
 TRAINER = "voxlab.tasks.trainer.lightning_trainer"
-NEEDS_LIGHTNING = ("lightning", TRAINER)
-HEAVY = [
-    pytest.param(*item, marks=pytest.mark.slow) for item in READY if item[1]["_target_"].startswith(NEEDS_LIGHTNING)
-]
-LIGHT = [pytest.param(*item) for item in READY if not item[1]["_target_"].startswith(NEEDS_LIGHTNING)]
+
+
+def _parameter(path: str, node: dict[str, Any]) -> Any:
+    needs_lightning = node["_target_"].startswith(("lightning", TRAINER))
+    return pytest.param(path, node, marks=[pytest.mark.slow] if needs_lightning else [])
+
+
 AT_RUN_TIME = {"ranks": None, "run_dir": None, "loggers": None, "save_dir": None, "item": None, "times": None}
 
 
-@pytest.mark.parametrize(("path", "node"), LIGHT + HEAVY)
+@pytest.mark.parametrize(("path", "node"), [_parameter(*item) for item in _yaml_nodes()])
 def test_every_node_binds_to_its_target(path: str, node: dict[str, Any]) -> None:
     target = get_object("lightning.Trainer" if node["_target_"] == TRAINER else node["_target_"])
     settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}

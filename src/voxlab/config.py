@@ -92,12 +92,12 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
     """Return the run folder; evaluated before Hydra creates it, so what can't run leaves no folder behind.
 
     Raises:
-        UserError: no task is chosen, it is not part of this version, or there is no run to resume.
+        UserError: no task is chosen, or there is no run to resume.
     """
     choices = _choices(_root_)
     if choices.get("task") is None:
         raise UserError(messages.overview(ROOT / "conf"))
-    _refuse_planned(_root_, choices)
+    _refuse_words(_root_, choices)
     if _root_.dry_run:
         return "."  # exists already: a dry run writes nothing
     if _root_.resume is None:
@@ -110,7 +110,7 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
 def sweep_dir(stamp: str, *, _root_: DictConfig) -> str:
     """Return the folder of a sweep; evaluated once for the whole (its task unknown if swept) and for every job."""
     choices = _choices(_root_)
-    _refuse_planned(_root_, choices)
+    _refuse_words(_root_, choices)
     if _root_.resume is not None or _root_.dry_run:
         raise UserError(
             "resume and dry_run concern one run, not a sweep (-m).\nTo go on with a sweep, run it again "
@@ -167,16 +167,12 @@ def _choices(root: DictConfig) -> dict[str, str | None]:
     return {str(key): value for key, value in root.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
 
 
-def _refuse_planned(root: DictConfig, choices: dict[str, str | None]) -> None:
-    for group in Config.__dataclass_fields__:
-        if Config.__dataclass_fields__[group].type is Any and isinstance(root.get(group), str):
-            raise UserError(f"{group}={root[group]}: there is no such option; {group} has none yet.")
-    targets = {}
-    for group in sorted(choices, key=lambda group: group != "task"):
-        node, option = group.rpartition("@")[2], choices[group]
-        if option is not None and node in root and not OmegaConf.is_missing(root, node):
-            targets[group] = (option, OmegaConf.select(root, f"{node}._target_"))
-    messages.refuse_planned(ROOT / "conf", targets)
+def _refuse_words(root: DictConfig, choices: dict[str, str | None]) -> None:
+    """Stop at a word where a group's settings belong: `source=encodec` is written `codec@source=encodec`."""
+    for group in choices:
+        node = group.rpartition("@")[2]
+        if isinstance(value := root.get(node), str):
+            raise UserError(f"{node}={value}: this is an option of a group. Write {group}={value}")
 
 
 def launch(main: Callable[[], Any]) -> None:

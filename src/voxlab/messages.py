@@ -1,10 +1,9 @@
-"""What the command line says: the list of tasks, hints for typos, and what is planned but not part of this version.
+"""What the command line says: the list of tasks, and hints for typos.
 
 Plain text and exceptions only, no Hydra: `config.py` decides when something is said.
 """
 
 import difflib
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -19,53 +18,15 @@ _NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$
 def overview(conf: Path) -> str:
     """List the tasks with an example command each, from the comments that open conf/task/*.yaml."""
     lines = [f"voxlab {version()}: choose a task (python main.py --help has all options)", ""]
-    paths = sorted((conf / "task").glob("*.yaml"), key=lambda path: (not _runs(path), path.stem))
-    for path in paths:
+    for path in sorted((conf / "task").glob("*.yaml")):
         about, example = re.findall(r"^# (?!@)(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[:2]
-        planned = "" if _runs(path) else " (planned)"
-        lines += [f"{path.stem}{planned}: {about}", f"    {example}"]
+        lines += [f"{path.stem}: {about}", f"    {example}"]
     return "\n".join([*lines, "", "A first run without any data: python main.py experiment=quickstart"])
 
 
 def version() -> str:
     """Return the installed version of voxlab."""
     return metadata.version("voxlab")
-
-
-def exists(target: str) -> bool:
-    """Tell whether the module of a dotted `_target_` can be found, without importing the module itself."""
-    try:
-        return importlib.util.find_spec(target.rpartition(".")[0]) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _targets(path: Path) -> list[str]:
-    return re.findall(r"^ *_target_: (voxlab\.\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def _runs(path: Path) -> bool:
-    return all(exists(target) for target in _targets(path))
-
-
-def refuse_planned(conf: Path, targets: Mapping[str, tuple[str, str | None]]) -> None:
-    """Stop when a chosen option names code that this version does not have.
-
-    Args:
-        conf: the configuration folder, to name the options that do run.
-        targets: group -> (option, its `_target_`), in order of importance.
-
-    Raises:
-        UserError: names the option and what can be chosen instead.
-    """
-    for group, (option, target) in targets.items():
-        if target is None or not target.startswith("voxlab.") or exists(target):
-            continue
-        ready = [path.stem for path in sorted((conf / group.partition("@")[0]).glob("*.yaml")) if _runs(path)]
-        raise UserError(
-            f"{group}={option} is planned, not part of voxlab {version()}; this version runs: "
-            f"{', '.join(ready) or f'no {group} yet'}"
-        )
 
 
 def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[str]) -> None:

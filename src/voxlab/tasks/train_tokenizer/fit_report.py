@@ -17,6 +17,7 @@ _CURVES = {  # title -> (names, unit)
     "Adversary": (("gan/d_loss", "train/adv", "train/feat", "gan/adv", "gan/feat"), "loss"),
     "Error of normalised motion": (("val/rec_mse", "val/rec_l1", "val/velocity_l1"), "error"),
     "Angle between rotations": (("train/degrees", "val/degrees"), "degrees"),
+    "Distance of the joints": (("train/joints_cm", "val/joints_cm"), "cm"),
     "Commitment": (("train/commit", "val/commit"), "mean square"),
     "Gradient norm": (("train/grad_norm", "gan/grad_norm_d"), "norm"),
     "Learning rate": (("train/lr",), "rate"),

@@ -86,6 +86,22 @@ def train_tokenizer(
             raise UserError("task=train_tokenizer needs a loss and an optimiser: loss=tokenizer optim=adamw_cosine.")
         given: dict[str, Any] = {"loss": loss, "optim": optim, "trainer": trainer, "settings": fit}
         return tokenizer_fit.fit(corpus=corpus, codec=codec, ckpt=ckpt, loggers=loggers or {}, **given, **place)
+    given = {"corpus": corpus, "audio": audio, "out": out, "max_bad_fraction": max_bad_fraction, "test": test}
+    return _use_trained(codec, stage, place, **given)
+
+
+def _use_trained(
+    codec: Any,
+    stage: str,
+    place: Mapping[str, Any],
+    *,
+    corpus: AudioCorpus,
+    audio: str | None,
+    out: str | None,
+    max_bad_fraction: float,
+    test: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run a stage that takes a codec as it is."""
     if codec is None:
         raise UserError(f"stage={stage} needs a codec: codec=rvq codec.weights=<run folder>, codec=encodec, ...")
     if stage == "export":

@@ -1,0 +1,151 @@
+"""Praat's TextGrid files, in their long and short form: tiers of timed text, and the words of a recording.
+
+Source: the TextGrid pages of Praat's manual (both forms are one stream of numbers, quoted texts and flags).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxlab.data.episodes import Word
+from voxlab.errors import UserError
+
+# Everything else in a long file explains what these are: a number only counts where it stands alone.
+_TOKEN = re.compile(
+    r'"(?P<text>(?:[^"]|"")*)"|(?<!\S)(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?!\S)|(?P<open>")'
+)
+_ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_INTERVALS, _POINTS = "IntervalTier", "TextTier"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One row of a TextGrid.
+
+    Attributes:
+        name: as the file calls it.
+        marks: in order of time, silence (an empty text) as well; a point in time starts and ends at once.
+    """
+
+    name: str
+    marks: tuple[Word, ...]
+
+
+def read_textgrid(path: Path) -> list[Tier]:
+    """Read all tiers of a file.
+
+    Raises:
+        UserError: it is absent or malformed; names the line.
+    """
+    try:
+        return parse_textgrid(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no well-formed TextGrid: {error}. Export it again, or take it away.") from None
+
+
+def read_words(path: Path) -> list[Word]:
+    """Return the spoken words of a file in order of time: of the tier "words", or else of the first one with intervals.
+
+    Raises:
+        UserError: the file is absent or malformed, or has no tier.
+    """
+    tiers = read_textgrid(path)
+    named = [tier for tier in tiers if tier.name.strip().lower() == "words"]
+    chosen = (named or tiers)[:1]
+    if not chosen:
+        raise UserError(f"{path} has no tier; expected one with the name words.")
+    return [mark for mark in chosen[0].marks if mark.text.strip()]
+
+
+def parse_textgrid(data: bytes) -> list[Tier]:
+    """Parse the content of a file, in UTF-8 or UTF-16.
+
+    Raises:
+        ValueError: it is malformed; begins with the number of the line.
+    """
+    stream = _Stream(_decode(data))
+    stream.text("ooTextFile", "ooTextFile short")
+    stream.text("TextGrid")
+    stream.number("start of the whole")
+    stream.number("end of the whole")
+    return [_tier(stream) for _ in range(stream.count("tiers"))]
+
+
+def _decode(data: bytes) -> str:
+    encoding = next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {data[: error.start].count(10) + 1}: neither UTF-8 nor UTF-16") from None
+
+
+def _tier(stream: "_Stream") -> Tier:
+    kind, name = stream.text(_INTERVALS, _POINTS), stream.text()
+    stream.number("start of a tier")
+    stream.number("end of a tier")
+    marks: list[Word] = []
+    for _ in range(stream.count("marks")):
+        start = stream.number("start of a mark")
+        end = stream.number("end of a mark") if kind == _INTERVALS else start
+        if end < start or (marks and start < marks[-1].end - 1e-6):
+            raise ValueError(f"line {stream.line}: a mark from {start:g} to {end:g} s is out of order in tier {name}")
+        marks.append(Word(stream.text(), start, end))
+    return Tier(name, tuple(marks))
+
+
+class _Stream:
+    """The numbers and texts of a file in their order, with the line of the latest one."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+        self.tokens: Iterator[re.Match[str]] = _TOKEN.finditer(self.content)
+        self.line, self._place = 1, 0
+
+    def _next(self, wanted: str) -> re.Match[str]:
+        token = next(self.tokens, None)
+        end = len(self.content) if token is None else token.start()
+        self.line += self.content.count("\n", self._place, end)
+        self._place = end
+        if token is None:
+            raise ValueError(f"line {self.line}: the file ends where {wanted} is expected")
+        if token["open"]:
+            raise ValueError(f"line {self.line}: a quotation mark is never closed")
+        return token
+
+    def text(self, *allowed: str) -> str:
+        """Take a quoted text; in Praat, a doubled quotation mark stands for one."""
+        wanted = " or ".join(f'"{choice}"' for choice in allowed) or "a text in quotation marks"
+        token = self._next(wanted)
+        found = None if token["text"] is None else token["text"].replace('""', '"')
+        if found is None or (allowed and found not in allowed):
+            raise ValueError(f"line {self.line}: found {token[0][:40]}, expected {wanted}")
+        return found
+
+    def number(self, what: str) -> float:
+        """Take a number."""
+        token = self._next(f"a number ({what})")
+        if token["number"] is None:
+            raise ValueError(f"line {self.line}: found {token[0][:40]}, expected a number ({what})")
+        return float(token["number"])
+
+    def count(self, what: str) -> int:
+        """Take a whole number of things."""
+        number = self.number(f"how many {what}")
+        if number < 0 or not number.is_integer():
+            raise ValueError(f"line {self.line}: {number:g} is no number of {what}")
+        return int(number)
+
+
+def words_at_frames(words: Sequence[Word], num_frames: int, fps: int) -> np.ndarray:
+    """Return (T,) int64: which word sounds at (i + 0.5) / fps seconds, -1 for none; a word ends before its `end`."""
+    if not words:
+        return np.full(num_frames, -1, np.int64)
+    times = (np.arange(num_frames) + 0.5) / fps
+    starts, ends = (np.array([getattr(word, side) for word in words]) for side in ("start", "end"))
+    latest = np.searchsorted(starts, times, side="right") - 1
+    return np.where((latest >= 0) & (times < ends[np.maximum(latest, 0)]), latest, -1)

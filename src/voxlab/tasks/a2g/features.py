@@ -1,0 +1,166 @@
+"""Features of recordings, brought to the times of motion frames: from the stores of task=extract, or from a file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlab.data.feature_store import StoredEpisode, corpus_settings, open_store
+from voxlab.data.motion_store import StoredClip
+from voxlab.errors import UserError
+from voxlab.features.base import Recording
+from voxlab.features.interpolate import at_frames, frame_times
+from voxlab.parallel import Ranks, gather
+from voxlab.storage import differences
+from voxlab.tasks.laughter.moments import Moments, merge
+
+_MIN_STD = 1e-5
+
+
+@dataclass(frozen=True)
+class Moments32:
+    """Mean and standard deviation of each number of a feature over the training recordings, (D,) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def apply(self, features: Tensor) -> Tensor:
+        """Return (..., D) features with mean 0 and standard deviation 1."""
+        return (features - self.mean.to(features)) / self.std.to(features)
+
+
+@dataclass(frozen=True)
+class Track:
+    """The features of one clip.
+
+    Attributes:
+        rows: (n, D) by slice, a `FrameFile` or an array.
+        times: (n,) float64, seconds of the clip's own clock, on which motion frame i is at (i + 0.5) / fps.
+    """
+
+    rows: Any
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class FeatureTracks:
+    """One kind of features for all clips of a motion store.
+
+    Attributes:
+        tracks: clip id -> its features.
+        record: settings and fingerprint of the store, what a checkpoint keeps.
+        dim: numbers a row.
+        flags: remarks for every figure: random_weights, sample.
+    """
+
+    tracks: Mapping[str, Track]
+    record: dict[str, Any]
+    dim: int
+    flags: Mapping[str, bool]
+
+
+def open_tracks(
+    root: str, features: Any, corpus: Any, clips: Sequence[StoredClip], *, key: str, extraction: str | None
+) -> FeatureTracks:
+    """Open the store of features that fits, with a track for each clip.
+
+    Args:
+        root: folder that task=extract wrote.
+        features: the features node, not loaded.
+        corpus: the data node.
+        clips: of the motion store.
+        key: of the configuration, for messages: "features" or "acoustic".
+        extraction: words of the command line that choose corpus and features.
+
+    Raises:
+        UserError: no store fits, it holds codes, or it lacks clips.
+    """
+    settings = plain(features.settings())
+    store = open_store(root, features=settings, data=corpus_settings(corpus), extraction=extraction)
+    if store.features["dtype"] == "int16":
+        raise UserError(f"stores.{key}={root} holds codes: names of sounds, no quantities. Extract features=mfcc, ...")
+    episodes = {episode.id: episode for episode in store.episodes}
+    missing = [clip.id for clip in clips if clip.id not in episodes]
+    if missing:
+        raise UserError(
+            f"{store.folder} has no features of {len(missing)} of {len(clips)} clips, for example {missing[0]}. "
+            f"Extract them: python main.py task=extract {extraction or '...'} out={root}"
+        )
+    tracks = {clip.id: _track(episodes[clip.id], store.features, clip) for clip in clips}
+    record = {"fingerprint": store.fingerprint, **plain(store.settings["features"])}
+    return FeatureTracks(tracks, record, int(store.features["dim"]), dict(store.flags))
+
+
+def _track(episode: StoredEpisode, settings: Mapping[str, Any], clip: StoredClip) -> Track:
+    return Track(episode.features(0), frame_times(settings, episode.num_frames) - clip.wav_start)
+
+
+def measure_moments(tracks: Mapping[str, Track], clips: Sequence[StoredClip], ranks: Ranks) -> Moments32:
+    """Return the moments over all rows of some clips; collective, the same for any number of ranks."""
+    own = {}
+    for number in range(ranks.rank, len(clips), ranks.world):
+        rows = tracks[clips[number].id].rows
+        values = np.asarray(rows[0 : len(rows)], np.float64)
+        mean = values.mean(0)
+        own[number] = (len(values), mean, np.square(values - mean).sum(0))
+    every: dict[int, Moments] = {number: value for part in gather(ranks, own) for number, value in part.items()}
+    total = every[0]
+    for number in range(1, len(clips)):
+        total = merge(total, every[number])
+    count, mean, squares = total
+    std = np.sqrt(squares / count)
+    std[std < _MIN_STD] = 1.0
+    return Moments32(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32)))
+
+
+def plain(values: Any) -> Any:
+    """Return nested mappings and sequences as JSON has them."""
+    return json.loads(json.dumps(values))
+
+
+def check_features(features: Any, record: Mapping[str, Any], path: Any, key: str) -> None:
+    """Refuse other features than those that a model was trained on.
+
+    Args:
+        features: the features node, not loaded.
+        record: of the checkpoint.
+        path: of the checkpoint, for messages.
+        key: of the configuration: "features" or "features@acoustic".
+
+    Raises:
+        UserError: names the features to choose, or the settings that differ.
+    """
+    name = record["name"]
+    if features is None:
+        raise UserError(f"{path} was trained with {key}={name}: choose them.")
+    now = plain(features.settings())
+    if now["name"] != name:
+        raise UserError(f"{path} was trained with {key}={name}, now {key}={now['name']}: set {key}={name}.")
+    lines = differences({name: record[name] for name in now if name in record}, now)
+    if lines:
+        listed = "\n  ".join(lines[:10])
+        raise UserError(f"{path} was trained on other {key} (checkpoint -> now):\n  {listed}\nSet these keys alike.")
+
+
+def extract(features: Any, wav: Tensor, name: str, num_frames: int, fps: int) -> np.ndarray:
+    """Compute the features of one recording at motion frames.
+
+    Args:
+        features: loaded.
+        wav: (1, S) float32 at `features.info.sample_rate`.
+        name: of the recording.
+        num_frames: of the motion.
+        fps: frames a second.
+
+    Returns:
+        (num_frames, D) float32.
+    """
+    rows = -(-wav.shape[-1] // features.info.hop_length)
+    recording = Recording(key=name, num_frames=rows, load=lambda: (None, wav))
+    chunks = [chunk.values for chunk in features.stream([recording]) if chunk.name == "features"]
+    values = np.concatenate(chunks).astype(np.float32)
+    return at_frames(values, frame_times(features.fingerprint(), len(values)), num_frames, fps)

@@ -1,0 +1,383 @@
+"""BEAT2's layout: where it is found, which clips are taken, what their names say, and the message of each mistake."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.data.beat2_trees import FOLDER, IDS, change, copy_speaker, corpus, real, wav_of
+from voxlab.data.beat2 import Beat2
+from voxlab.data.beat2_clips import Reading, Sound, find_extent, inspect_sound
+from voxlab.data.beat2_files import MOTION, SEMANTIC, SPLIT_TABLE, TEXT, WAV, parse_id, read_semantic
+from voxlab.data.beat2_survey import survey
+from voxlab.data.items import file_stamp
+from voxlab.data.sample.beat2 import write_sample
+from voxlab.data.textgrid import read_words
+from voxlab.errors import UserError
+from voxlab.motion.files import read_motion
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    """The clips of speaker 4 below the root `tmp_path`, for a test to spoil."""
+    return copy_speaker(written, tmp_path)
+
+
+def refusal(found, what="clips"):
+    with pytest.raises(UserError) as caught:
+        getattr(found, what)()
+    return str(caught.value)
+
+
+def split_table(folder, *rows, header="id,type"):
+    (folder / SPLIT_TABLE).write_text("\n".join([header, *rows]) + "\n")
+
+
+# ---- the sample ----------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_is_in_the_form_of_the_real_corpus(written):
+    lines = (written / SPLIT_TABLE).read_text().splitlines()
+    ids = [line.partition(",")[0] for line in lines[1:]]
+    assert lines[0] == "id,type"
+    assert len(set(ids)) == len(ids) == 19
+    subtypes = set()
+    for clip_id in ids:
+        motion = read_motion(written / MOTION / f"{clip_id}.npz")
+        info = soundfile.info(written / WAV / f"{clip_id}.wav")
+        assert (info.samplerate, info.channels) == (16000, 1)
+        assert info.frames / 16000 == pytest.approx(motion.num_frames / 30 + 0.2)
+        subtypes.add(info.subtype)
+        words = read_words(written / TEXT / f"{clip_id}.TextGrid")
+        labels = read_semantic(written / SEMANTIC / f"{clip_id}.txt")
+        assert [(word.start, word.end) for word in words] == [(label.start, label.end) for label in labels]
+        assert len(words) >= 5
+        assert 1.0 < motion.trans[:, 1].min() < motion.trans[:, 1].max() < 1.4
+        assert np.abs(np.diff(motion.poses, axis=0)).max() < 0.4
+        assert (motion.poses.std(0) > 1e-4).all()
+    assert subtypes == {"PCM_16", "FLOAT"}
+
+
+def test_the_sample_is_the_same_each_time_and_small(written, tmp_path):
+    assert write_sample(tmp_path)
+    assert not write_sample(tmp_path)
+    names = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
+    assert [(tmp_path / name).read_bytes() for name in names] == [(written / name).read_bytes() for name in names]
+    assert sum((written / name).stat().st_size for name in names) < 15e6
+
+
+def levels(path, num_frames):
+    """The loudness of five bands at the time of each frame of motion, and of the two frames beside it."""
+    wav, rate = soundfile.read(path)
+    places = ((np.arange(num_frames) + 0.5) * rate / 30).astype(int)
+    padded = np.pad(wav, 512)
+    spectra = np.stack([np.abs(np.fft.rfft(padded[place : place + 1024] * np.hanning(1024))) for place in places])
+    edges = (0, 250, 600, 1000, 1700, 3000)
+    bands = [np.sqrt((spectra[:, int(a / 15.625) : int(b / 15.625)] ** 2).sum(1)) for a, b in pairwise(edges)]
+    bands = np.stack(bands, 1)
+    return np.concatenate([bands, np.roll(bands, 2, 0), np.roll(bands, -2, 0), np.ones((num_frames, 1))], 1)
+
+
+def test_in_the_sample_sound_foretells_motion_and_other_sound_does_not(written):
+    train = [f"2_scott_0_{n}_{n}" for n in (17, 18, 19, 20, 66, 74)]
+    motion = {key: read_motion(written / MOTION / f"{key}.npz").poses for key in (*train, "2_scott_0_1_1")}
+    sound = {key: levels(written / WAV / f"{key}.wav", len(motion[key])) for key in motion}
+    arms = [3 * joint + axis for joint, axis in ((16, 2), (17, 2), (18, 1), (19, 1))]
+    weights = np.linalg.lstsq(
+        np.concatenate([sound[key] for key in train]),
+        np.concatenate([motion[key][:, arms] for key in train]),
+        rcond=None,
+    )[0]
+    truth = motion["2_scott_0_1_1"][:, arms]
+    errors = {
+        name: ((bands @ weights - truth) ** 2).mean(0) / truth.var(0)
+        for name, bands in (("own", sound["2_scott_0_1_1"]), ("shuffled", np.roll(sound["2_scott_0_1_1"], 140, 0)))
+    }
+    assert errors["own"].max() < 0.4
+    assert errors["shuffled"].min() > 0.9
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clip_id", "expected"),
+    [
+        ("2_scott_0_1_1", ("2", "scott", "speech", "neutral")),
+        ("2_scott_0_64_64", ("2", "scott", "speech", "neutral")),
+        ("2_scott_0_65_65", ("2", "scott", "speech", "happiness")),
+        ("2_scott_0_73_73", ("2", "scott", "speech", "anger")),
+        ("2_scott_0_86_86", ("2", "scott", "speech", "sadness")),
+        ("2_scott_0_87_87", ("2", "scott", "speech", "contempt")),
+        ("2_scott_0_102_102", ("2", "scott", "speech", "surprise")),
+        ("2_scott_0_110_110", ("2", "scott", "speech", "fear")),
+        ("30_katya_2_118_118", ("30", "katya", "speech", "disgust")),
+        ("20_li_1_70_70", ("20", "li", "conversation", "neutral")),
+        ("5_stewart_0_65_a", ("5", "stewart", "speech", "happiness")),
+        ("5_stewart_0_x_y", ("5", "stewart", "speech", "neutral")),
+        ("2_scott_0_119_119", ("2", "scott", "speech", "neutral")),
+    ],
+)
+def test_what_the_id_of_a_clip_says(clip_id, expected):
+    name = parse_id(clip_id)
+    assert (name.speaker, name.name, name.kind, name.emotion) == expected
+
+
+# ---- where it is ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("above", ["", "a", "a/b", "a/b/c"])
+def test_the_corpus_is_found_up_to_three_levels_below_the_root(folder, tmp_path, above):
+    root = tmp_path / "moved"
+    (root / above).mkdir(parents=True)
+    target = Path(shutil.move(folder, root / above / "anything")) if above else Path(shutil.move(folder, root / FOLDER))
+    if above == "a/b/c":
+        assert "also not up to 3 levels below" in refusal(corpus(root))
+        root = root / "a"
+    assert corpus(root).folder == target
+    assert corpus(target).folder == target
+    assert [clip.id for clip in corpus(root).clips()] == sorted(IDS)
+
+
+def test_an_absent_root_names_the_three_sources(tmp_path):
+    message = refusal(corpus(tmp_path / "none"))
+    assert "no such folder" in message
+    for word in ("data.root=DIR", "data.source=download", "data.source=sample"):
+        assert word in message
+    assert "holds no sample corpus yet" in refusal(corpus(tmp_path / "none", source="sample"))
+    with pytest.raises(UserError, match="choose disk, sample or download"):
+        corpus(tmp_path, source="web").prepare()
+
+
+def test_the_language_chooses_between_folders(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "beat_chinese_v2.0.0")
+    assert corpus(tmp_path).folder == folder
+    assert corpus(tmp_path, language="chinese").folder.name == "beat_chinese_v2.0.0"
+    message = refusal(corpus(tmp_path, language="french"))
+    assert "holds chinese, english" in message
+    shutil.copytree(folder, tmp_path / "copy" / FOLDER)
+    assert "holds several" in refusal(corpus(tmp_path))
+
+
+# ---- which clips ---------------------------------------------------------------------------------------------------
+
+
+def test_clips_and_items_hold_what_names_and_tables_say(folder, tmp_path):
+    clips = {clip.id: clip for clip in corpus(tmp_path).clips()}
+    assert sorted(clips) == sorted(IDS)
+    clip = clips["4_lawrence_0_67_67"]
+    assert (clip.split, clip.speaker, clip.emotion) == ("train", "4", "happiness")
+    assert clip.motion == folder / MOTION / f"{clip.id}.npz"
+    assert clip.textgrid == folder / TEXT / f"{clip.id}.TextGrid"
+    assert clip.sem == folder / SEMANTIC / f"{clip.id}.txt"
+    assert clip.offset_s is None
+    assert {clip.split for clip in clips.values()} == {"train", "validation", "test"}
+    items = corpus(tmp_path).items()
+    assert [item.id for item in items] == sorted(IDS)
+    assert items[0].metadata == {"speaker": "4", "name": "lawrence", "emotion": "neutral", "kind": "speech"}
+    assert items[0].stamp == file_stamp(items[0].path)
+    assert corpus(tmp_path).check() == []
+
+
+def test_additional_clips_are_left_out_unless_asked_for(written):
+    assert "2_scott_1_1_1" not in [clip.id for clip in Beat2(root=str(written)).clips()]
+    more = {clip.id: clip.split for clip in Beat2(root=str(written), additional=True).clips()}
+    assert more["2_scott_1_1_1"] == "train"
+    assert len(Beat2(root=str(written), speakers=None).clips()) == 18
+
+
+def test_speakers_without_clips_are_refused_with_what_there_is(written):
+    message = refusal(Beat2(root=str(written), speakers=[2, 9]))
+    assert "no clips of 9" in message
+    assert "speaker 2: train 8, validation 2, test 3; speaker 4: train 3, validation 1, test 1" in message
+    assert "give a list of numbers" in refusal(Beat2(root=str(written), speakers=[]))
+
+
+def test_without_a_split_file_nothing_is_guessed(folder, tmp_path):
+    (folder / SPLIT_TABLE).unlink()
+    message = refusal(corpus(tmp_path))
+    assert "there is no split file" in message
+    assert "data.splits=auto" in message
+    assert "data.split_file=FILE" in message
+    dealt = [(clip.id, clip.split) for clip in corpus(tmp_path, splits="auto").clips()]
+    assert [clip_id for clip_id, _ in dealt] == sorted(IDS)
+    assert dealt == [(clip.id, clip.split) for clip in corpus(tmp_path, splits="auto").clips()]
+    (tmp_path / "mine.csv").write_text(f"type, id\ntest,{IDS[0]}\n")
+    found = corpus(tmp_path, split_file=str(tmp_path / "mine.csv")).clips()
+    assert [(clip.id, clip.split) for clip in found] == [(IDS[0], "test")]
+    assert "choose file or auto" in refusal(corpus(tmp_path, splits="hash"))
+
+
+def test_a_wrong_split_file_is_refused_with_all_its_rows(folder, tmp_path):
+    split_table(folder, f"{IDS[0]},train", header="name,type")
+    assert "has no column id" in refusal(corpus(tmp_path))
+    split_table(folder, f"{IDS[0]},train", f"{IDS[1]},dev", f"{IDS[0]},test", "4-lawrence,test")
+    message = refusal(corpus(tmp_path))
+    assert f"line 2: {IDS[0]} is there 2 times (train)" in message
+    assert f"line 4: {IDS[0]} is there 2 times (test)" in message
+    assert f"line 3: {IDS[1]} has the type 'dev'; expected train, val, test, additional" in message
+    assert "line 5: '4-lawrence' is no <speaker>_<name>_<kind>_<start>_<end>" in message
+    split_table(folder)
+    assert "no row" in refusal(corpus(tmp_path))
+
+
+def test_missing_files_are_passed_over_up_to_a_fraction(folder, tmp_path, caplog):
+    (folder / MOTION / f"{IDS[0]}.npz").unlink()
+    wav_of(folder, IDS[1]).unlink()
+    message = refusal(corpus(tmp_path))
+    assert f"2 clips of 5 can't be used:\n  {IDS[0]}: no smplxflame_30/{IDS[0]}.npz" in message
+    assert f"{IDS[1]}: no wave16k/{IDS[1]}.wav" in message
+    assert "data.max_bad_fraction=0.05" in message
+    lenient = {"max_bad_fraction": 0.4}
+    assert [clip.id for clip in corpus(tmp_path, **lenient).clips()] == sorted(IDS[2:])
+    assert "2 clips of 5 can't be used" in caplog.text
+    assert [item.id for item in corpus(tmp_path, **lenient).items()] == sorted({*IDS} - {IDS[1]})
+    assert "data.strict=false" in refusal(corpus(tmp_path, strict=True, **lenient))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"trans": "position"}, "data.trans=position: choose velocity, legacy, none"),
+        ({"fps": 0}, "data.fps=0"),
+        ({"clean_first_seconds": -1.0}, "data.clean_first_seconds=-1.0: give seconds, 0 or more"),
+        ({"offsets": "none.csv"}, "can't read none.csv"),
+    ],
+)
+def test_wrong_settings_are_refused(folder, tmp_path, options, told):
+    assert told in refusal(corpus(tmp_path, **options))
+
+
+def test_offsets_are_read_from_a_table(folder, tmp_path):
+    table = tmp_path / "offsets.csv"
+    table.write_text(f"id,offset_s\n{IDS[0]},0.25\n")
+    offsets = {clip.id: clip.offset_s for clip in corpus(tmp_path, offsets=str(table)).clips()}
+    assert offsets == {**dict.fromkeys(IDS), IDS[0]: 0.25}
+    table.write_text(f"id,offset_s\n{IDS[0]},late\n")
+    assert "line 2: offset_s is 'late'; expected seconds" in refusal(corpus(tmp_path, offsets=str(table)))
+
+
+# ---- what of a clip is used ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frames", "samples", "offset", "clean", "expected"),
+    [
+        (1906, 1_025_558, None, (0, 0), (0, 1906, 0.0, 0.564)),
+        (1906, 16_000 * 60, None, (0, 0), (0, 1800, 0.0, -3.533)),
+        (300, 160_000, None, (2.0, 1.0), (60, 210, 2.0, 0.0)),
+        (300, 160_000, 1.0, (0, 0), (0, 270, 1.0, -1.0)),
+        (300, 160_000, -1.0, (0, 0), (30, 270, 0.0, 1.0)),
+        (300, 160_000, -0.51, (0, 0), (16, 284, 0.02333, 0.51)),
+        (300, 160_000, 0.1, (0.5, 0), (15, 282, 0.6, -0.1)),
+    ],
+)
+def test_the_extent_is_what_motion_and_audio_share(frames, samples, offset, clean, expected):
+    extent = find_extent(frames, Sound(samples, 16_000, 1), offset, Reading(30, False, "none", *clean))
+    first, num_frames, wav_start, mismatch = expected
+    assert (extent.first, extent.num_frames) == (first, num_frames)
+    assert extent.wav_start == pytest.approx(wav_start, abs=1e-3)
+    assert extent.mismatch_s == pytest.approx(mismatch, abs=1e-3)
+
+
+def test_audio_of_any_kind_is_taken_and_damage_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "any.wav"
+    for rate, channels, subtype in ((16000, 1, "PCM_16"), (44100, 2, "PCM_24"), (8000, 1, "FLOAT")):
+        soundfile.write(path, 0.1 * rng.standard_normal((rate, channels)), rate, subtype)
+        sound = inspect_sound(path, path.read_bytes())
+        assert (sound.num_samples, sound.sample_rate, sound.channels) == (rate, rate, channels)
+        assert len(sound.remarks) == ((rate, channels) != (16000, 1))
+    soundfile.write(path, np.zeros(16000), 16000)
+    assert inspect_sound(path, path.read_bytes()).remarks == ("the audio is digital silence",)
+    for length, told in ((0, "bad_audio:empty"), (1500, "0.094 s of audio; expected at least 0.1 s")):
+        soundfile.write(path, np.ones(length), 16000)
+        with pytest.raises(UserError, match=told):
+            inspect_sound(path, path.read_bytes())
+    with pytest.raises(UserError, match="bad_audio:unreadable"):
+        inspect_sound(path, b"no wav")
+
+
+def test_semantic_labels_of_another_form_are_refused(tmp_path):
+    path = tmp_path / "sem.txt"
+    path.write_text("01_beat_align\t0.1\t0.5\t0.4\t0.1\tso\n\n02_deictic_l\t1\t2\t1\t9\tyou there\n")
+    assert read_semantic(path)[1] == ("02_deictic_l", 1.0, 2.0, 9.0, "you there")
+    path.write_text("01_beat_align 0.1 0.5\n")
+    with pytest.raises(UserError, match="line 1"):
+        read_semantic(path)
+
+
+# ---- the survey ----------------------------------------------------------------------------------------------------
+
+
+def test_the_survey_reports_everything_at_once(folder, tmp_path):
+    with np.load(folder / MOTION / f"{IDS[0]}.npz") as file:
+        poses, trans, expressions = (file[key] for key in ("poses", "trans", "expressions"))
+    change(folder, IDS[1], poses=poses[:-150], trans=trans[:-150], expressions=expressions[:-150])
+    change(folder, IDS[2], poses=poses[:, :156])
+    (folder / TEXT / f"{IDS[3]}.TextGrid").write_text('File type = "ooTextFile"\nObject class = "Pitch"\n')
+    (folder / TEXT / f"{IDS[4]}.TextGrid").unlink()
+    soundfile.write(wav_of(folder, IDS[4]), np.zeros(8 * 44100), 44100)
+    shutil.copy(folder / MOTION / f"{IDS[0]}.npz", folder / MOTION / "4_lawrence_0_50_50.npz")
+    found = survey(corpus(tmp_path))
+    told = "\n".join(found.findings)
+    assert "2 clips can't be used" in told
+    assert f"{IDS[1]} (its audio is 5.200 s longer than its motion (data.max_len_mismatch_s=3; a row in" in told
+    assert "(40, 156)" in told or "(240, 156)" in told
+    assert 'line 2: found "Pitch"' in told
+    assert f"1 clip: the audio is digital silence: {IDS[4]}" in told
+    assert "audio of 44100 Hz, 1 channels" in told
+    assert f"1 clip has no TextGrid, so no words: {IDS[4]}" in told
+    assert "1 motion file is in no split: 4_lawrence_0_50_50" in told
+    assert found.unusable.keys() == {IDS[1], IDS[2]}
+    rows = {row["split"]: row for row in found.totals()}
+    assert rows["train"]["clips"] == 3
+    assert rows["train"]["frames"] == 240 + 90 + 240
+    assert rows["validation"]["words"] == 0
+    assert corpus(tmp_path).check() == found.findings
+
+
+# ---- download ------------------------------------------------------------------------------------------------------
+
+
+def test_downloading_asks_the_hub_for_the_chosen_speakers_only(written, tmp_path, monkeypatch):
+    asked = {}
+
+    def fetch(repository, **options):
+        asked.update(options, repository=repository)
+        copy_speaker(written, Path(options["local_dir"]))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    found = corpus(tmp_path / "new", source="download")
+    found.prepare()
+    assert asked["repository"] == "H-Liu1997/BEAT2"
+    assert asked["repo_type"] == "dataset"
+    assert f"{FOLDER}/smplxflame_30/4_*" in asked["allow_patterns"]
+    assert f"{FOLDER}/{SPLIT_TABLE}" in asked["allow_patterns"]
+    assert len(found.clips()) == 5
+
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(UserError, match="no network\nRun the same command again"):
+        found.prepare()
+
+
+# ---- the real files ------------------------------------------------------------------------------------------------
+
+
+def test_the_real_folder_is_read_though_two_clips_have_no_motion():
+    root = real("BEAT2")
+    assert "2 clips of 3 can't be used" in refusal(Beat2(root=str(root)))
+    found = Beat2(root=str(root), max_bad_fraction=0.7)
+    assert [(clip.id, clip.split) for clip in found.clips()] == [("2_scott_0_1_1", "test")]
+    assert [item.id for item in found.items()] == ["2_scott_0_1_1", "2_scott_0_2_2", "2_scott_0_3_3"]
+    table = real("metadata", "train_test_split_speaker2.csv")
+    counts = {}
+    for split in Beat2(root=str(root), split_file=str(table), max_bad_fraction=1.0)._split_of().values():
+        counts[split] = counts.get(split, 0) + 1
+    assert counts == {"test": 15, "validation": 8, "train": 95}

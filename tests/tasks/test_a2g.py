@@ -1,0 +1,326 @@
+"""task=a2g in this process: training, resuming, testing, generating, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tasks import a2g_runs
+from tests.tasks.a2g_runs import FEATURES, Made
+from voxlab import audio
+from voxlab.data.motion_store import open_motion_store
+from voxlab.errors import UserError
+from voxlab.features.logmel import LogMelFeatures
+from voxlab.features.mfcc import Mfcc
+from voxlab.losses.gesture import A2gLoss
+from voxlab.models.gesture.motion_codec import find_tokenizers
+from voxlab.motion.files import read_motion
+from voxlab.motion.parts import read_layout
+from voxlab.motion.representation import to_frames
+from voxlab.parallel import Ranks
+from voxlab.tasks.a2g.predictor import load_predictor
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return a2g_runs.make(tmp_path_factory.mktemp("a2g"))
+
+
+@pytest.fixture(scope="module")
+def trained(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    return run_dir, a2g_runs.run(made, run_dir, render="stick")
+
+
+def state(run_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+def test_a_run_trains_tests_and_writes_all_its_files(trained: tuple[Path, dict[str, Any]]) -> None:
+    run_dir, summary = trained
+    names = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file()}
+    wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "history.jsonl", "report.html"}
+    clips = ("2_scott_0_1_1", "2_scott_0_2_2", "2_scott_0_65_65")
+    assert wanted | {f"predicted/{clip}.npz" for clip in clips} <= names
+    assert len(list((run_dir / "videos").glob("*.mp4"))) == len(clips)
+    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/ce" in row] == [1, 2, 3, 4]
+    assert abs(rows[0]["train/ce"] - np.log(32)) < 0.3
+    results = summary["results"]
+    assert list(results)[:2] == ["this model", "this model, audio of another clip"]
+    assert {"mean pose", "ground truth"} <= set(results)
+    assert summary["test/clips"] == len(clips)
+    assert summary["baseline/mean_pose/mse/upper"] == results["mean pose"]["values"]["mse/upper"]
+    json.dumps(summary, allow_nan=False)
+    page = (run_dir / "report.html").read_text()
+    assert "Synthetic corpus" in page
+    assert "data:video/mp4;base64" in page
+
+
+def test_a_checkpoint_holds_the_model_and_its_average_but_not_the_tokenizers(
+    made: Made, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    run_dir, _ = trained
+    tensors = state(run_dir)
+    heads = {name.split(".")[0] for name in tensors}
+    assert heads == {"model", "average"}
+    predictor = load_predictor(run_dir)
+    codecs = find_tokenizers(made.tokenizers, read_layout("full421"))
+    decoders = {weight.shape for codec in codecs.values() for weight in codec.network.parameters()}
+    assert not any(name.endswith(("codebooks", "entries")) for name in tensors)
+    assert sum(value.numel() for name, value in tensors.items() if name.startswith("model.")) == sum(
+        weight.numel() for weight in predictor.model.state_dict().values()
+    )
+    assert decoders
+    assert predictor.record["codecs"] == {name: codec.weights_id for name, codec in codecs.items()}
+    assert predictor.speakers == ["2"]
+    assert predictor.record["layout"]["name"] == "full421"
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    fit = {"save_every": 1, "generate_every": 1}
+    a2g_runs.run(made, tmp_path / "cut", fit=fit, trainer={"max_steps": 2}, optim=_ConstantRate(lr=3e-3))
+    a2g_runs.run(made, tmp_path / "cut", fit=fit, optim=_ConstantRate(lr=3e-3))
+    a2g_runs.run(made, tmp_path / "whole", fit=fit, optim=_ConstantRate(lr=3e-3))
+    for name in ("best.ckpt", "last.ckpt"):
+        whole, cut = state(tmp_path / "whole", name), state(tmp_path / "cut", name)
+        assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    assert not all(torch.equal(value, state(run_dir)[key]) for key, value in state(tmp_path / "cut").items())
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
+    assert any("val/generated/l1div" in row for row in rows)
+
+
+class _ConstantRate(a2g_runs.AdamWCosine):
+    """The same learning rate at each step, whatever the number of steps: a shorter run is a longer one cut off."""
+
+    def rate(self, step: int, max_steps: int, scores: Any = ()) -> float:
+        return self.lr
+
+
+def test_testing_again_gives_the_same_motion(made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run_dir, summary = trained
+    again = a2g_runs.run(made, tmp_path / "test", stage="test", ckpt=str(run_dir), tokenizers=None)
+    for path in (run_dir / "predicted").iterdir():
+        assert path.read_bytes() == (tmp_path / "test" / "predicted" / path.name).read_bytes()
+    assert again["test/mse/upper"] == summary["test/mse/upper"]
+
+
+def test_a_seed_and_the_true_start_change_the_motion(
+    made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run_dir, summary = trained
+    given: dict[str, Any] = {"stage": "test", "ckpt": str(run_dir)}
+    other = a2g_runs.run(made, tmp_path / "seed", seed=1, **given)
+    assert other["test/mse/upper"] != summary["test/mse/upper"]
+    started = a2g_runs.run(made, tmp_path / "given", sampling={"given": 4}, **given)
+    assert started["test/mse/upper"] != summary["test/mse/upper"]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recordings")
+    time = torch.arange(3 * 44100 + 700) / 44100
+    wav = 0.1 * torch.sin(2 * torch.pi * 220 * time) * (1 + torch.sin(2 * torch.pi * 2 * time))
+    (folder / "deep").mkdir()
+    (folder / "deep" / "tone.wav").write_bytes(audio.encode_wav(torch.stack([wav, wav]), 44100))
+    (folder / "short.wav").write_bytes(audio.encode_wav(wav[None, : 44100 // 2], 44100))
+    return folder
+
+
+def test_any_recording_gets_motion_of_exactly_its_length(
+    made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    given: dict[str, Any] = {"stage": "generate", "ckpt": str(run_dir), "render": "stick"}
+    summary = a2g_runs.run(made, tmp_path / "run", audio=str(recordings), out=str(tmp_path / "out"), **given)
+    assert summary["recordings"] == 2
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    kinds = (".npz", ".bvh", ".expressions.csv", ".mp4")
+    assert names == {f"{name}{kind}" for name in ("deep/tone", "short") for kind in kinds}
+    motion = read_motion(tmp_path / "out" / "deep" / "tone.npz")
+    assert motion.num_frames == 90  # 3.016 s
+    assert read_motion(tmp_path / "out" / "short.npz").num_frames == 15
+    a2g_runs.run(made, tmp_path / "run", audio=str(recordings), out=str(tmp_path / "again"), **given)
+    assert (tmp_path / "out" / "short.npz").read_bytes() == (tmp_path / "again" / "short.npz").read_bytes()
+
+
+def test_start_end_words_and_place_are_as_they_are_given(
+    made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    root = Path(made.corpus.root + "-sample") / "beat_english_v2.0.0"
+    source = root / "smplxflame_30" / "2_scott_0_1_1.npz"
+    grid = root / "textgrid" / "2_scott_0_1_1.TextGrid"
+    given = {"speaker": "2", "seed_motion": str(source), "end_motion": str(source), "in_place": True}
+    wanted: dict[str, Any] = {"generate": {**given, "transcript": str(grid)}, "ckpt": str(run_dir)}
+    audio_file = str(recordings / "deep" / "tone.wav")
+    a2g_runs.run(made, tmp_path, stage="generate", audio=audio_file, out=str(tmp_path / "out"), **wanted)
+    motion = read_motion(tmp_path / "out" / "tone.npz")
+    assert np.abs(motion.trans[:, [0, 2]]).max() == 0
+    codec = find_tokenizers(made.tokenizers, read_layout("full421"))["upper"]
+    frames, own = to_frames(read_motion(source)), to_frames(motion)
+    predictor = load_predictor(run_dir)
+    from voxlab.tasks.a2g.generate import given_codes
+    from voxlab.tasks.a2g.settings import Generate
+
+    start, end = given_codes(predictor, Generate(seed_motion=str(source), end_motion=str(source)), 4)
+    assert start is not None
+    assert end is not None
+    assert torch.equal(start["upper"], torch.from_numpy(codec.tokenize(frames[:16]).astype(np.int64)))
+    assert torch.equal(end["upper"], torch.from_numpy(codec.tokenize(frames[-16:]).astype(np.int64)))
+    decoded = codec.detokenize(start["upper"].numpy(), 16)
+    # The decoder sees beyond the edge of what is given, so only the first frames are alike.
+    assert np.abs(codec.values(own)[:4] - decoded[:4]).mean() < 0.5 * codec.std.mean()
+
+
+def test_codes_are_made_once_and_again_where_they_are_damaged(made: Made, tmp_path: Path) -> None:
+    store = open_motion_store(made.corpus)
+    first = a2g_runs.run(made, tmp_path, stage="tokenize")
+    assert first["clips"] == len(store.clips)
+    folder = next((store.folder / "codes").glob("upper-*"))
+    path = sorted(folder.glob("*.npy"))[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    second = a2g_runs.run(made, tmp_path, stage="tokenize")
+    assert (second["coded_upper"], second["coded_hands"]) == (1, 0)
+    assert path.read_bytes() == whole
+    codes = np.load(path)
+    assert codes.dtype == np.int16
+    assert codes.shape == (-(-store.clips[0].num_frames // 4), 2)
+
+
+def test_two_folders_of_motion_are_compared_without_a_model(
+    made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run_dir, _ = trained
+    reference = Path(made.corpus.root + "-sample") / "beat_english_v2.0.0" / "smplxflame_30"
+    folders = {"predicted": str(run_dir / "predicted"), "reference": str(reference)}
+    summary = a2g_runs.run(made, tmp_path, stage="evaluate", **folders)
+    assert (tmp_path / "report.html").is_file()
+    assert summary["results"]["predicted"]["values"]["mpjpe_cm"] > 0
+
+
+def refused(made: Made, tmp_path: Path, **changes: Any) -> str:
+    with pytest.raises(UserError) as error:
+        a2g_runs.run(made, tmp_path / "refused", **changes)
+    return str(error.value)
+
+
+MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"stage": "stream"}, ["stage=stream", "evaluate"]),
+    ({"tokenizers": None}, ["tokenizers=<folder", "part=upper,hands,lower_trans,face"]),
+    ({"tokenizers": "nowhere"}, ["tokenizers=nowhere"]),
+    ({"model": None}, ["model=a2g_base"]),
+    ({"model": object()}, ["model=a2g_base"]),
+    ({"features": None}, ["features=wavlm"]),
+    ({"features": Mfcc(num_coefficients=8, num_bins=64)}, ["num_coefficients: 16 -> 8", "task=extract"]),
+    ({"fit": {"window": 62}}, ["fit.window=62", "60 or", "64"]),
+    ({"fit": {"stride": 3}}, ["fit.stride=3", "fit.stride=4"]),
+    ({"fit": {"window": 4000}}, ["fit.window is 4000", "240 frames"]),
+    ({"fit": {"monitor": "val/fgd"}}, ["fit.monitor=val/fgd", "val/ce"]),
+    ({"fit": {"ema_decay": 1.0}}, ["fit.ema_decay"]),
+    ({"fit": {"batchsize": 3}}, ["fit.batchsize", "batch_size"]),
+    ({"sampling": {"steps": 0}}, ["sampling.steps=0"]),
+    ({"sampling": {"given": -1}}, ["sampling.given=-1"]),
+    ({"metrics": {"protocol": "paper"}}, ["metrics.protocol=paper", "paper2024"]),
+    ({"body": {"skeleton": "bones"}}, ["body.skeleton=bones", "synthetic"]),
+    ({"body": {"skeleton": "smplx"}}, ["body.path"]),
+    ({"render": "mesh"}, ["render=mesh", "body.skeleton=smplx"]),
+    ({"render": "pov"}, ["render=pov", "stick"]),
+    ({"stage": "test"}, ["ckpt=<run folder"]),
+    ({"stage": "test", "ckpt": "nowhere"}, ["ckpt=nowhere", "checkpoints/"]),
+    ({"stage": "generate", "ckpt": "nowhere"}, ["audio=<file or folder>"]),
+    ({"stage": "generate", "ckpt": "nowhere", "audio": "no.wav"}, ["audio=no.wav"]),
+    ({"stage": "evaluate"}, ["predicted=<folder>"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), MISTAKES, ids=[str(index) for index in range(len(MISTAKES))])
+def test_mistakes_are_named(made: Made, tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+    message = refused(made, tmp_path, **changes)
+    assert [word for word in words if word not in message] == []
+
+
+def test_what_does_not_fit_a_trained_model_is_refused(
+    made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
+) -> None:
+    ckpt = str(trained[0])
+    audio_file = str(recordings / "short.wav")
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"features": Mfcc(num_coefficients=8, num_bins=64)}, "num_coefficients: 16 -> 8"),
+        ({"features": LogMelFeatures(num_bins=16, align="raw")}, "set features=mfcc"),
+        ({"acoustic": None}, "features@acoustic=logmel"),
+        ({"generate": {"speaker": "30"}}, "knows 2"),
+        ({"generate": {"seed_motion": "no.npz"}}, "no.npz"),
+        ({"generate": {"transcript": "no.TextGrid"}}, "no.TextGrid"),
+        ({"audio": str(tmp_path / "empty.wav")}, "0.1 s is the least"),
+    ]
+    (tmp_path / "empty.wav").write_bytes(audio.encode_wav(torch.zeros(1, 100), 16000))
+    for changes, words in mistakes:
+        given: dict[str, Any] = {"stage": "generate", "ckpt": ckpt, "audio": audio_file, **changes}
+        assert words in refused(made, tmp_path, **given)
+    other = tmp_path / "others"
+    shutil.copytree(made.tokenizers, other)
+    a2g_runs.write_tokenizer(made.corpus, "upper", other / "upper", seed=1)
+    assert "upper: " in refused(made, tmp_path, stage="test", ckpt=ckpt, tokenizers=str(other))
+    slow = dataclasses.replace(made, corpus=dataclasses.replace(made.corpus, fps=15, allow_resample=True))
+    assert "fps" in refused(slow, tmp_path, stage="test", ckpt=ckpt)
+    start = refused(made, tmp_path, ckpt=ckpt, model=dataclasses.replace(a2g_runs.MODEL, layers=2))
+    assert "start weights" in start or "this run has" in start
+
+
+def test_a_missing_clip_of_features_is_named(made: Made, tmp_path: Path) -> None:
+    everyone = dataclasses.replace(made, corpus=dataclasses.replace(made.corpus, speakers=None))
+    assert "4_lawrence" in refused(everyone, tmp_path)
+
+
+def test_a_dry_run_writes_nothing(made: Made, tmp_path: Path) -> None:
+    facts = a2g_runs.run(made, tmp_path / "dry", dry_run=True)
+    assert facts["train_clips"] == 8
+    assert facts["tokens_face"] == "2 of 32, 2 frames each"
+    assert list((tmp_path / "dry").iterdir()) == []
+
+
+def test_start_weights_are_taken(made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run_dir, _ = trained
+    one = {"max_steps": 1}
+    a2g_runs.run(made, tmp_path, ckpt=str(run_dir), trainer=one, optim=a2g_runs.AdamWCosine(lr=1e-12, final_lr=0.0))
+    before, after = state(run_dir, "best.ckpt"), state(tmp_path)
+    names = [name for name in before if name.startswith("average.")]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in names)
+
+
+def test_without_acoustic_features_and_with_each_loss_alone(made: Made, tmp_path: Path) -> None:
+    alone = {
+        "rec": A2gLoss(ce=0.0, rec=1.0, velocity=0.0, acceleration=0.0),
+        "velocity": A2gLoss(ce=0.0, rec=0.0, velocity=1.0, acceleration=0.0),
+    }
+    for name, loss in alone.items():
+        given: dict[str, Any] = {"acoustic": None, "loss": loss, "trainer": {"max_steps": 1}}
+        run_dir = tmp_path / name
+        a2g_runs.run(made, run_dir, **given)
+        record = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["voxlab"]
+        assert list(record["features"]) == ["features"]
+
+
+def test_the_features_of_a_store_are_those_of_a_recording(made: Made) -> None:
+    from voxlab.data.motion_store import MotionStore
+    from voxlab.tasks.a2g.aligned import align, open_aligned
+    from voxlab.tasks.a2g.features import extract, open_tracks
+
+    store: MotionStore = open_motion_store(made.corpus)
+    clip = store.split("test")[0]
+    for name, features in FEATURES.items():
+        tracks = open_tracks(made.stores[name], features, made.corpus, store.clips, key=name, extraction=None)
+        align(store, {name: tracks}, Ranks())
+        stored = open_aligned(store, tracks, [clip])[0]
+        live = extract(features.to("cpu"), audio.load(clip.wav, features.info.sample_rate)[0], "x", clip.num_frames, 30)
+        assert np.allclose(stored, live, rtol=2e-3, atol=2e-3)
