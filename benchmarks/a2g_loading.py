@@ -109,7 +109,6 @@ def open_windows(corpus: Any, store: MotionStore, folder: Path) -> Windows:
         ClipData(
             clip=clip,
             speaker=0,
-            tracks={key: value.tracks[clip.id] for key, value in tracks.items()},
             aligned={key: values[number] for key, values in aligned.items()},
             codes={name: codec.tokenize(clip.frames()) for name, codec in codecs.items()},
             words=tuple((f"word{n % 100}", n / 3, n / 3 + 0.2) for n in range(3 * SECONDS)),

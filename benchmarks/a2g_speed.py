@@ -10,6 +10,7 @@ computes in bf16; MFU counts what FlopCounterMode counts of our step.
 
 import argparse
 import contextlib
+import copy
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -59,11 +60,12 @@ def main() -> None:
     layout = read_layout("full421")
     codecs = make_codecs(options.codec, layout, options.device)
     models = make_models(options.model, codecs)
+    if not options.no_compile:
+        models["voxlab, compiled"] = copy.deepcopy(models["voxlab"])
+        models["voxlab, compiled"].compile_blocks()
     for name, model in models.items():
         model.to(options.device)
         print(f"{name}: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} million parameters")
-    if not options.no_compile:
-        torch._dynamo.config.capture_scalar_outputs = True
     measure_training(models, codecs, options)
     measure_generation(models, codecs, layout, options)
 
@@ -102,7 +104,7 @@ def make_models(name: str, codecs: Mapping[str, MotionCodec]) -> dict[str, Any]:
     books = {n: codec.network.codebooks.detach().float().cpu() for n, codec in codecs.items()}
     dims: dict[str, Any] = {"feature_dim": FEATURE_DIM, "acoustic_dim": ACOUSTIC_DIM, "num_words": NUM_WORDS}
     ours = A2gModel(**values).build(parts, books, num_speakers=1, fps=FPS, **dims)
-    return {"voxlab": ours, "plain": PlainModel(A2gModel(**values), parts, books, **dims)}
+    return {"plain": PlainModel(A2gModel(**values), parts, books, **dims), "voxlab": ours}
 
 
 def make_conditions(batch: int, frames: int, words: int) -> Conditions:
@@ -148,13 +150,7 @@ def move(value: Any, device: str) -> Any:
 def measure_training(models: Mapping[str, Any], codecs: Mapping[str, MotionCodec], options: Any) -> None:
     """Print steps a second."""
     batch = make_batch(models["voxlab"], codecs, options.batch, options.device)
-    ours: Step = lambda given: our_loss(models["voxlab"], codecs, given)  # noqa: E731
-    plain: Step = lambda given: plain_loss(models["plain"], codecs, given)  # noqa: E731
-    ways = {"plain": (models["plain"], plain), "voxlab": (models["voxlab"], ours)}
-    if not options.no_compile:
-        compiled = torch.compile(models["voxlab"])
-        ways["voxlab, compiled"] = (models["voxlab"], lambda given: our_loss(compiled, codecs, given))
-    steps = {name: trainer(model, loss, options.device) for name, (model, loss) in ways.items()}
+    steps = {name: trainer(model, loss_of(name, model, codecs), options.device) for name, model in models.items()}
     with FlopCounterMode(display=False) as counter:
         steps["voxlab"](batch)
     flops = counter.get_total_flops()
@@ -164,6 +160,12 @@ def measure_training(models: Mapping[str, Any], codecs: Mapping[str, MotionCodec
     for name, speed in speeds.items():
         share = f"{100 * flops * speed / options.peak / 1e12:.1f} %" if options.peak and name != "plain" else ""
         print(f"| {name} | {speed:.3g} | {speed / speeds['plain']:.2f} | {share} |")
+
+
+def loss_of(name: str, model: Any, codecs: Mapping[str, MotionCodec]) -> Step:
+    """Return the loss of a batch."""
+    compute = plain_loss if name == "plain" else our_loss
+    return lambda batch: compute(model, codecs, batch)
 
 
 def our_loss(model: Any, codecs: Mapping[str, MotionCodec], batch: Batch) -> Tensor:
@@ -220,11 +222,13 @@ def measure_generation(
     models: Mapping[str, Any], codecs: Mapping[str, MotionCodec], layout: Layout, options: Any
 ) -> None:
     """Print seconds of motion a second."""
-    conditions = make_conditions(1, options.seconds * FPS, 3 * options.seconds).to(options.device)
-    ways = {
-        "plain": lambda _: generate_plainly(models["plain"].eval(), codecs, layout, conditions),
-        "voxlab": lambda _: generate(models["voxlab"].eval(), codecs, layout, conditions),
-    }
+    given = (codecs, layout, make_conditions(1, options.seconds * FPS, 3 * options.seconds).to(options.device))
+
+    def way(name: str) -> Callable[[Batch], Any]:
+        work: Any = generate_plainly if name == "plain" else generate
+        return lambda _: work(models[name].eval(), *given)
+
+    ways = {name: way(name) for name in models}
     speeds = fastest(ways, {}, options.rounds, options.device)
     print(f"\n| {options.seconds} s of motion, 10 steps a window | s/s | vs. plain |\n|---|---|---|")
     for name, speed in speeds.items():

@@ -103,8 +103,8 @@ def test_help_lists_groups_recipes_and_examples() -> None:
     for expected in (
         "task: a2g, convert, extract, laughter, train_tokenizer",
         "data: audiofolder, beat2, librispeech, podcastfillers, podcastfillers_legacy, voiceassistant",
-        "codec: encodec, mimi, motion_rvq, motion_rvq_base, motion_rvq_tiny, none, rvq, rvq_16k, rvq_legacy50, rvq_tiny, "
-        "rvq_wave, rvq_wave_tiny, snac, vocoder",
+        "codec: encodec, mimi, motion_rvq, motion_rvq_base, motion_rvq_tiny, none, rvq, rvq_16k, rvq_legacy50, "
+        "rvq_tiny, rvq_wave, rvq_wave_tiny, snac, vocoder",
         "quickstart",
     ):
         assert expected in done.stdout

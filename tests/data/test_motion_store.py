@@ -18,8 +18,9 @@ from voxlab.data import motion_store
 from voxlab.data.beat2 import Beat2
 from voxlab.data.beat2_clips import WARN_MISMATCH_S
 from voxlab.data.beat2_files import MOTION, TEXT
+from voxlab.data.build_lock import LOCK
 from voxlab.data.episodes import Word
-from voxlab.data.motion_store import LOCK, open_motion_store
+from voxlab.data.motion_store import open_motion_store
 from voxlab.data.textgrid import read_words
 from voxlab.errors import UserError
 from voxlab.motion.files import read_motion

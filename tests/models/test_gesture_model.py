@@ -262,13 +262,13 @@ def test_eight_windows_are_learnt_in_sixty_steps() -> None:
         right = [float(code_accuracy(logits[name], codes[name], ~visible[name])["top1"].value) for name in logits]
         return torch.stack(terms).mean(), sum(right) / len(right)
 
-    first = float(losses(_hidden(model, conditions))[0])
+    first = losses(_hidden(model, conditions))[0].item()
     for _ in range(60):
         optimizer.zero_grad()
         losses(draw_visible(Masking(full=0.5), masks, STRIDES, generator))[0].backward()
         optimizer.step()
     last, accuracy = losses(_hidden(model, conditions))
-    assert float(last) < 0.3 * first
+    assert last.item() < 0.3 * first
     assert accuracy > 0.6
 
 

@@ -3,16 +3,12 @@
 <store>/<fingerprint>/{manifest.json, clips/<id>/frames.npy, clips/<id>/clip.json}; the manifest is written last.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,6 +24,7 @@ from voxlab.data.beat2_clips import (
     load_clip,
     read_clip_motion,
 )
+from voxlab.data.build_lock import alone
 from voxlab.data.episodes import Word
 from voxlab.data.names import inflected, listed
 from voxlab.data.textgrid import read_words
@@ -40,7 +37,6 @@ from voxlab.storage import (
     atomic_path,
     atomic_write_json,
     differences,
-    explained,
     fingerprint,
     read_manifest,
     remove_temporaries,
@@ -50,7 +46,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout; part of the fingerprint
 FRAMES, RECORD, CLIPS = "frames.npy", "clip.json", "clips"
-LOCK = ".building"
 _LOG_EVERY = 200  # clips
 Record = dict[str, Any]
 
@@ -231,7 +226,7 @@ def _build(corpus: Beat2, folder: Path, settings: Mapping[str, Any]) -> None:
     records = _manifest(folder)
     if all(records.get(clip.id, {}) == _renewed(corpus, folder, clip, records.get(clip.id)) for clip in clips):
         return
-    with _locked(folder):
+    with alone(folder):
         records = _manifest(folder)  # another process may have written it by now
         if not records:
             _tell_of_others(folder, settings)
@@ -325,38 +320,3 @@ def _tell_of_others(folder: Path, settings: Mapping[str, Any]) -> None:
                 other.parent.name,
                 "; ".join(differences(manifest["settings"], settings)),
             )
-
-
-# ---- lock -----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that builds, wait for another one that does; the lock of a dead process holds nobody up."""
-    path = folder / LOCK
-    with explained(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = _acquire(path)
-    try:
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
-        file.flush()
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def _acquire(path: Path) -> BinaryIO:
-    """Lock the file that is at `path`; one that its last holder has deleted meanwhile doesn't count."""
-    while True:
-        file = path.open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            log.info("waiting for another process that builds %s: %s", path.parent, file.read().decode())
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-        file.close()

@@ -100,15 +100,13 @@ def extract(
     """
     if stage == "check":
         return check_corpus(corpus, strict=strict, dry_run=dry_run, ranks=ranks, run_dir=run_dir)
-    if stage != "fit":
-        raise UserError(f"stage={stage}: task=extract has stage=check (look at the corpus) or none, to extract.")
+    _refuse_stage(stage)
     if features is not None:
         _refuse_token_options(overwrite=overwrite, list_missing=list_missing, upgrade=upgrade)
         allowed, place = _fraction(max_bad_fraction, 0.0), {"ranks": ranks, "run_dir": run_dir}
         return extract_features(corpus, features, out, verify=verify, max_bad=allowed, dry_run=dry_run, **place)
     gc.freeze()  # else each collection walks all that torch has imported: 40 % of a rerun with nothing to do
-    allowed = _fraction(max_bad_fraction, _MAX_BAD_FRACTION)
-    chosen = _check_choices(stages)
+    chosen, allowed = _check_choices(stages), _fraction(max_bad_fraction, _MAX_BAD_FRACTION)
     if codec is None:
         raise UserError("task=extract writes tokens or features: choose codec=encodec or features=moshi, for example.")
     extract_sidecars.check(producers=producers or {}, **sidecars)
@@ -119,12 +117,9 @@ def extract(
     batch_seconds = extract_folder.batch_seconds(Path(out), max_batch_seconds, ranks.device)
     here = Stage(Path(out), items, ranks, seed, batch_seconds, dry_run)
     if list_missing or upgrade:
-        return summary.show_lines(
-            here, extract_encode.list_missing(here) if list_missing else extract_folder.upgrade(here)
-        )
-    work: dict[str, Callable[[], Outcome]] = {
-        "audit": partial(extract_audit.audit, here, strict=strict, **audit),
-    }
+        lines = extract_encode.list_missing(here) if list_missing else extract_folder.upgrade(here)
+        return summary.show_lines(here, lines)
+    work: dict[str, Callable[[], Outcome]] = {"audit": partial(extract_audit.audit, here, strict=strict, **audit)}
     settings: dict[str, Any] = {}
     untouched = dry_run or not (items or here.out.is_dir())
     with contextlib.nullcontext() if untouched else locked(here.out, ranks):
@@ -162,6 +157,11 @@ def _work(
 
 def _loudness(info: CodecInfo, normalize: Mapping[str, Any]) -> dict[str, Any]:
     return {"sample_rate": info.sample_rate, "channels": info.channels, **normalize}
+
+
+def _refuse_stage(stage: str) -> None:
+    if stage != "fit":
+        raise UserError(f"stage={stage}: task=extract has stage=check (look at the corpus) or none, to extract.")
 
 
 def _refuse_token_options(**options: bool) -> None:
