@@ -1,4 +1,4 @@
-"""BEAT2's layout: where it is found, which clips are taken, what their names say, and the message of each mistake."""
+"""BEAT2's layout: where it is found, which clips are taken, what a survey tells, and the message of each mistake."""
 
 import shutil
 from pathlib import Path

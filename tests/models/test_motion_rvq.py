@@ -348,3 +348,8 @@ def test_missing_tokenizers_say_how_they_are_trained(tmp_path: Path) -> None:
     files.export(vocoder.build(), vocoder, tmp_path / "vocoder", {})
     with pytest.raises(UserError, match=r"holds a vocoder codec of sound; needed is one of motion"):
         load_motion_codec(tmp_path / "vocoder")
+
+
+def test_tasks_of_audio_are_told_that_it_is_no_audio_codec() -> None:
+    with pytest.raises(UserError, match="codes the motion of a body, not audio"):
+        _ = MotionRvq().info

@@ -6,7 +6,7 @@ One-dimensional convolutions over time; what a code covers in frames is the prod
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,18 @@ class MotionRvq:
     statistics: str | None = None
     architecture: MotionArchitecture = field(default_factory=MotionArchitecture)
     face_strides: Sequence[int] = (2, 1)
+
+    @property
+    def info(self) -> NoReturn:
+        """Refuse: tasks that ask this want a codec of audio.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "codec=motion_rvq codes the motion of a body, not audio: it goes with task=train_tokenizer data=beat2. "
+            "Choose codec=mimi, encodec, snac or rvq here."
+        )
 
     def of_part(self, part: Part) -> MotionArchitecture:
         """Return the architecture for a part of the body."""
