@@ -57,7 +57,8 @@ done
 chosen=("features=$features" "stores.features=$out/$features" "stores.acoustic=$out/mfcc" "tokenizers=$out/tokenizers")
 train "$out/a2g" "${model[@]}" "${chosen[@]}" "${corpus[@]}" "${rest[@]}"
 if [ -n "$audio" ]; then
-    "$python" main.py "${model[@]}" stage=generate "features=$features" "ckpt=$out/a2g" "audio=$audio" \
+    "$python" main.py "${model[@]}" stage=generate "features=$features" "ckpt=$out/a2g" "tokenizers=$out/tokenizers" \
+        "audio=$audio" \
         "out=$out/generated" "hydra.run.dir=$out/generate"
 fi
 echo "table, videos and curves: $out/a2g/report.html"

@@ -1,6 +1,7 @@
 """Stores of WavLM and MFCC through task=extract: any kind of WAV, going on after an end in the middle, same bytes."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,24 @@ def test_rows_of_a_store_are_brought_to_motion_frames(corpus: AudioFolder, tmp_p
     lags = [np.corrcoef(level[5:-5], np.roll(frames, lag)[5:-5])[0, 1] for lag in (-2, -1, 0, 1, 2)]
     assert int(np.argmax(lags)) == 2
     assert lags[2] > 0.9
+
+
+def test_real_recordings_have_a_row_for_every_320_samples(tmp_path: Path) -> None:
+    real = os.environ.get("VOXLAB_REAL_DATA")
+    if not real:
+        pytest.skip("VOXLAB_REAL_DATA names no folder of real data")
+    folder = tmp_path / "wavs"
+    folder.mkdir()
+    for wav in sorted((Path(real) / "beat2" / "BEAT2" / "beat_english_v2.0.0").rglob("2_scott_0_1_1.wav")):
+        (folder / wav.name).write_bytes(wav.read_bytes())
+    store = run(AudioFolder(source="disk", root=str(folder)), tmp_path / "out", build("mfcc"))
+    (episode,) = store.episodes
+    samples = soundfile.info(folder / "2_scott_0_1_1.wav").frames
+    assert episode.num_frames == -(-samples // 320)
+    num_frames = samples * 30 // 16000
+    frames = at_frames(np.asarray(episode.features()), frame_times(store.features, episode.num_frames), num_frames, 30)
+    assert frames.shape == (num_frames, 128)
+    assert np.isfinite(frames).all()
 
 
 class Ending:

@@ -1,6 +1,7 @@
 """WavLM's rows against transformers' own model and feature extractor, called chunk by chunk; weights and messages."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,20 @@ def test_chunks_overlap_for_any_length_and_live_pieces_of_any_size(count: int, s
     np.testing.assert_allclose(rows, by_chunks(features, wav), **TOLERANCE)
     live = np.concatenate(list(features.live(wav.split(size, dim=-1))))
     np.testing.assert_allclose(live, rows, **TOLERANCE)
+
+
+def test_live_rows_come_when_their_chunk_is_complete() -> None:
+    heard = 0
+
+    def pieces() -> Iterator[torch.Tensor]:
+        nonlocal heard
+        for piece in noise(320 * 23).split(320, dim=-1):
+            heard += 1
+            yield piece
+
+    times = [heard for _ in WavLMFeatures(**CHUNKED).to("cpu").live(pieces())]
+    # Chunks of 10 rows, 6 apart; the 400 samples of a chunk's last row reach a quarter into the next 320.
+    assert times == [11] * 8 + [17] * 6 + [23] * 9
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 16, 17, 22, 23, 40])

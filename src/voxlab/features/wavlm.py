@@ -3,6 +3,7 @@
 python main.py task=extract data=beat2 features=wavlm
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -158,7 +159,7 @@ class WavLMFeatures:
         """Turn consecutive (1, n) samples into (k, dim) rows, chunk by chunk."""
         whole, step = self.chunk * HOP_LENGTH + TAIL, (self.chunk - 2 * self.overlap) * HOP_LENGTH
         heard, first = torch.zeros(1, 0), 0
-        for piece in (*pieces, torch.zeros(1, TAIL)):
+        for piece in itertools.chain(pieces, [torch.zeros(1, TAIL)]):
             heard = torch.cat([heard, piece.to(heard)], dim=-1)
             while heard.shape[-1] > whole:
                 yield self._compute(heard[:, :whole])[first : self.chunk - self.overlap]
