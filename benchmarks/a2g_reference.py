@@ -58,20 +58,15 @@ class PlainModel(nn.Module):
         )
         self.books = nn.ModuleDict()
         self.heads = nn.ModuleDict()
+        self.outputs = nn.ModuleDict()
         self.project = nn.ModuleDict()
         for part in self.parts:
             entries = codebooks[part.name]
             layers = range(part.num_codebooks)
             self.books[part.name] = nn.ModuleList(nn.Embedding.from_pretrained(entries[layer]) for layer in layers)
             self.project[part.name] = nn.Linear(entries.shape[2], width)
-            self.heads[part.name] = nn.ModuleList(
-                nn.Sequential(
-                    nn.Linear(width + entries.shape[2], settings.head_width),
-                    nn.GELU(),
-                    nn.Linear(settings.head_width, part.codebook_size),
-                )
-                for _ in layers
-            )
+            self.heads[part.name] = PlainHead(width, settings.head_width, entries.shape[2])
+            self.outputs[part.name] = nn.ModuleList(nn.Linear(settings.head_width, part.codebook_size) for _ in layers)
         self.hidden = nn.Parameter(torch.randn(width))
         widths: dict[str, int] = dict(zip(STREAMS, (settings.text_width, audio, width), strict=True))
         self.blocks = nn.ModuleList(PlainBlock(widths, settings, index) for index in range(settings.layers))
@@ -113,14 +108,29 @@ class PlainModel(nn.Module):
             before = torch.zeros_like(self._book(part.name, 0)(codes[part.name][..., 0]))
             found[part.name] = []
             for layer in range(part.num_codebooks):
-                head: Any = self.heads[part.name]
-                found[part.name].append(head[layer](torch.cat([own, before], dim=-1)))
+                outputs: Any = self.outputs[part.name]
+                found[part.name].append(outputs[layer](self.heads[part.name](own, before)))
                 before = before + self._book(part.name, layer)(codes[part.name][..., layer])
         return found
 
     def _book(self, name: str, layer: int) -> Any:
         books: Any = self.books[name]
         return books[layer]
+
+
+class PlainHead(nn.Module):
+    """Before the logits of a layer of codes: one network for all layers of a part."""
+
+    def __init__(self, width: int, head_width: int, code_dim: int) -> None:
+        super().__init__()
+        self.from_state, self.from_entries = nn.Linear(width, head_width), nn.Linear(code_dim, head_width, bias=False)
+        self.norm, self.norm_out = nn.LayerNorm(head_width), nn.LayerNorm(head_width)
+        self.first, self.second = nn.Linear(head_width, 2 * head_width), nn.Linear(2 * head_width, head_width)
+
+    def forward(self, state: Tensor, before: Tensor) -> Tensor:
+        """Return (B, N, head_width) of states and the sum of the entries of the layers before."""
+        hidden = self.from_state(state) + self.from_entries(before)
+        return self.norm_out(hidden + self.second(nn.functional.gelu(self.first(self.norm(hidden)))))
 
 
 class PlainBlock(nn.Module):
@@ -130,7 +140,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.heads, self.head_dim = settings.heads, settings.head_dim
         inner = settings.heads * settings.head_dim
-        self.modules_of = nn.ModuleDict()
+        self.modules_of, self.dropout = nn.ModuleDict(), nn.Dropout(settings.dropout)
         for name, width in widths.items():
             layers: dict[str, nn.Module] = {
                 "modulate": nn.Linear(settings.condition_dim, 6 * width),
@@ -161,10 +171,11 @@ class PlainBlock(nn.Module):
         attended, first, found = attended.permute(0, 2, 1, 3).flatten(2), 0, {}
         for name, streams in hidden.items():
             layers, (mixed, beta, scales), count = self.modules_of[name], opened[name], streams.shape[1]
-            branch, first = layers["out"](attended[:, first : first + count]), first + count
+            branch, first = self.dropout(layers["out"](attended[:, first : first + count])), first + count
             streams = mixed + torch.einsum("bld,bls->blsd", branch * (1 + scales[2]), beta)
             branch, mixed, beta = layers["connect1"](streams)
-            branch = layers["feed_forward"](layers["norm_forward"](branch) * (1 + scales[3]) + scales[4])
+            branch = layers["norm_forward"](branch) * (1 + scales[3]) + scales[4]
+            branch = self.dropout(layers["feed_forward"](branch))
             found[name] = mixed + torch.einsum("bld,bls->blsd", branch * (1 + scales[5]), beta)
         return found
 

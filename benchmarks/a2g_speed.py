@@ -151,15 +151,22 @@ def measure_training(models: Mapping[str, Any], codecs: Mapping[str, MotionCodec
     """Print steps a second."""
     batch = make_batch(models["voxlab"], codecs, options.batch, options.device)
     steps = {name: trainer(model, loss_of(name, model, codecs), options.device) for name, model in models.items()}
-    with FlopCounterMode(display=False) as counter:
-        steps["voxlab"](batch)
-    flops = counter.get_total_flops()
-    print(f"\none step of {options.batch} windows: {flops / 1e9:.1f} GFLOP in matrix products\n")
+    flops = {name: count_flops(steps[name], batch) for name in ("plain", "voxlab")}
+    print(f"\none step of {options.batch} windows, GFLOP in matrix products: ", end="")
+    print(", ".join(f"{name} {value / 1e9:.1f}" for name, value in flops.items()), "\n")
     speeds = fastest(steps, batch, options.rounds, options.device)
     print("| training | steps/s | vs. plain | MFU |\n|---|---|---|---|")
     for name, speed in speeds.items():
-        share = f"{100 * flops * speed / options.peak / 1e12:.1f} %" if options.peak and name != "plain" else ""
+        done = flops.get(name, flops["voxlab"]) * speed
+        share = f"{100 * done / options.peak / 1e12:.1f} %" if options.peak else ""
         print(f"| {name} | {speed:.3g} | {speed / speeds['plain']:.2f} | {share} |")
+
+
+def count_flops(step: Callable[[Batch], None], batch: Batch) -> int:
+    """Return the floating point operations of the matrix products of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    return counter.get_total_flops()
 
 
 def loss_of(name: str, model: Any, codecs: Mapping[str, MotionCodec]) -> Step:

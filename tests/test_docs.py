@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT, Compose
 
@@ -16,6 +18,15 @@ def commands(page: Path) -> list[str]:
     return [match.strip() for match in COMMAND.findall(page.read_text()) if "=" in match and "…" not in match]
 
 
+def jobs(words: list[str]) -> list[list[str]]:
+    """The settings of each run that a command line starts: one, or those of a sweep."""
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    if "-m" not in words:
+        return [settings]
+    parsed = OverridesParser.create().parse_overrides([word for word in settings if not word.startswith("hydra.")])
+    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+
+
 def test_the_pages_show_commands() -> None:
     assert sum(len(commands(page)) for page in PAGES) >= 10
 
@@ -23,8 +34,8 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_compose(composed: Compose, page: Path) -> None:
     for command in commands(page):
-        words = [word for word in shlex.split(command) if "=" in word and not word.startswith("-")]
-        assert composed(*words).task, command
+        for words in jobs(shlex.split(command)):
+            assert composed(*words).task, command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

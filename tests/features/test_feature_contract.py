@@ -23,7 +23,7 @@ def _discover() -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted(CONF.glob("*.yaml")):
         settings = yaml.safe_load(file.read_text())
-        if importlib.util.find_spec(settings["_target_"].rpartition(".")[0]):
+        if settings and importlib.util.find_spec(settings["_target_"].rpartition(".")[0]):
             found[file.stem] = settings
     return found
 

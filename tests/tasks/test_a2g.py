@@ -1,6 +1,7 @@
 """task=a2g in this process: training, resuming, testing, generating, and what it refuses."""
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -18,12 +19,24 @@ from voxlab.errors import UserError
 from voxlab.features.logmel import LogMelFeatures
 from voxlab.features.mfcc import Mfcc
 from voxlab.losses.gesture import A2gLoss
+from voxlab.models.gesture.gesture_model import TokenPart
+from voxlab.models.gesture.masking import Masking
 from voxlab.models.gesture.motion_codec import find_tokenizers
 from voxlab.motion.files import read_motion
 from voxlab.motion.parts import read_layout
 from voxlab.motion.representation import to_frames
 from voxlab.parallel import Ranks
-from voxlab.tasks.a2g.predictor import load_predictor
+from voxlab.tasks.a2g.data import TrainData, hidden
+from voxlab.tasks.a2g.generate import num_frames
+from voxlab.tasks.a2g.material import Sources, open_material
+from voxlab.tasks.a2g.module import compute_losses
+from voxlab.tasks.a2g.predictor import codebooks_of, load_predictor
+from voxlab.tasks.a2g.render import Stage, log_video
+from voxlab.tasks.a2g.report import videos
+from voxlab.tasks.a2g.settings import Body, Stores
+from voxlab.tasks.a2g.stages import read_evaluation
+from voxlab.tasks.a2g.test import generate, make_input
+from voxlab.tasks.a2g.windows import Windows
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def trained(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    return run_dir, a2g_runs.run(made, run_dir, render="stick")
+    return run_dir, a2g_runs.run(made, run_dir)
 
 
 def state(run_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -47,7 +60,6 @@ def test_a_run_trains_tests_and_writes_all_its_files(trained: tuple[Path, dict[s
     wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "history.jsonl", "report.html"}
     clips = ("2_scott_0_1_1", "2_scott_0_2_2", "2_scott_0_65_65")
     assert wanted | {f"predicted/{clip}.npz" for clip in clips} <= names
-    assert len(list((run_dir / "videos").glob("*.mp4"))) == len(clips)
     rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/ce" in row] == [1, 2, 3, 4]
     assert abs(rows[0]["train/ce"] - np.log(32)) < 0.3
@@ -57,9 +69,7 @@ def test_a_run_trains_tests_and_writes_all_its_files(trained: tuple[Path, dict[s
     assert summary["test/clips"] == len(clips)
     assert summary["baseline/mean_pose/mse/upper"] == results["mean pose"]["values"]["mse/upper"]
     json.dumps(summary, allow_nan=False)
-    page = (run_dir / "report.html").read_text()
-    assert "Synthetic corpus" in page
-    assert "data:video/mp4;base64" in page
+    assert "Synthetic corpus" in (run_dir / "report.html").read_text()
 
 
 def test_a_checkpoint_holds_the_model_and_its_average_but_not_the_tokenizers(
@@ -113,15 +123,40 @@ def test_testing_again_gives_the_same_motion(made: Made, trained: tuple[Path, di
     assert again["test/mse/upper"] == summary["test/mse/upper"]
 
 
-def test_a_seed_and_the_true_start_change_the_motion(
+def test_another_seed_and_the_true_start_give_other_motion(
     made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    run_dir, summary = trained
-    given: dict[str, Any] = {"stage": "test", "ckpt": str(run_dir)}
-    other = a2g_runs.run(made, tmp_path / "seed", seed=1, **given)
-    assert other["test/mse/upper"] != summary["test/mse/upper"]
-    started = a2g_runs.run(made, tmp_path / "given", sampling={"given": 4}, **given)
-    assert started["test/mse/upper"] != summary["test/mse/upper"]
+    run_dir, _ = trained
+    predictor = load_predictor(run_dir)
+    material = open_material(Sources(made.corpus, FEATURES, made.tokenizers, Stores(**made.stores), {}), Ranks())
+    clips = material.clips("test", predictor.speakers)[:1]
+    motions = {}
+    for name, seed, given in (("first", 0, 0), ("again", 0, 0), ("seed", 1, 0), ("given", 0, 4)):
+        sampling = {**a2g_runs.NODES["sampling"], "given": given}
+        how = read_evaluation(sampling, a2g_runs.NODES["metrics"], a2g_runs.NODES["body"], "none", seed)
+        motions[name] = generate(predictor, clips, how, Ranks())[clips[0].clip.id].poses
+    assert np.array_equal(motions["first"], motions["again"])
+    assert not np.array_equal(motions["first"], motions["seed"])
+    assert not np.array_equal(motions["first"][:16], motions["given"][:16])
+    codec = predictor.codecs["upper"]
+    start = make_input(predictor, clips[0], clips[0], 4).start
+    assert start is not None
+    assert torch.equal(start["upper"], torch.from_numpy(clips[0].codes["upper"][:4].astype(np.int64)))
+    assert len(start["face"]) == 4 * codec.stride // predictor.codecs["face"].stride
+
+
+def test_a_video_becomes_part_of_the_page_and_a_failed_one_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    section = videos("Videos", {"<clip>": [tmp_path / "a.mp4", tmp_path / "a.wav"]})
+    assert section.body.count("<video") == 1
+    assert "data:video/mp4;base64,ZmlsbQ==" in section.body
+    assert "&lt;clip&gt;" in section.body
+    assert Stage(Body(), "none").draw(tmp_path / "b.mp4", [], None) == []
+    assert Stage(Body(), "stick").draw(tmp_path / "b.mp4", [], None) == []
+    assert "no video" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +174,18 @@ def test_any_recording_gets_motion_of_exactly_its_length(
     made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
 ) -> None:
     run_dir, _ = trained
-    given: dict[str, Any] = {"stage": "generate", "ckpt": str(run_dir), "render": "stick"}
+    given: dict[str, Any] = {"stage": "generate", "ckpt": str(run_dir)}
     summary = a2g_runs.run(made, tmp_path / "run", audio=str(recordings), out=str(tmp_path / "out"), **given)
     assert summary["recordings"] == 2
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    kinds = (".npz", ".bvh", ".expressions.csv", ".mp4")
+    kinds = (".npz", ".bvh", ".expressions.csv")
     assert names == {f"{name}{kind}" for name in ("deep/tone", "short") for kind in kinds}
     motion = read_motion(tmp_path / "out" / "deep" / "tone.npz")
     assert motion.num_frames == 90  # 3.016 s
     assert read_motion(tmp_path / "out" / "short.npz").num_frames == 15
-    a2g_runs.run(made, tmp_path / "run", audio=str(recordings), out=str(tmp_path / "again"), **given)
+    short = {"audio": str(recordings / "short.wav"), "out": str(tmp_path / "again"), "render": "stick"}
+    a2g_runs.run(made, tmp_path / "run", **given, **short)
+    assert (tmp_path / "again" / "short.mp4").stat().st_size > 1000
     assert (tmp_path / "out" / "short.npz").read_bytes() == (tmp_path / "again" / "short.npz").read_bytes()
 
 
@@ -179,6 +216,30 @@ def test_start_end_words_and_place_are_as_they_are_given(
     decoded = codec.detokenize(start["upper"].numpy(), 16)
     # The decoder sees beyond the edge of what is given, so only the first frames are alike.
     assert np.abs(codec.values(own)[:4] - decoded[:4]).mean() < 0.5 * codec.std.mean()
+
+
+def test_the_frames_of_a_recording_are_those_that_it_covers_whole() -> None:
+    assert num_frames(1_025_558, 16_000, 30) == 1922  # 64.097 s
+    assert num_frames(44_100, 44_100, 30) == 30
+    assert num_frames(533, 16_000, 30) == 0
+
+
+def test_tensorboard_gets_a_video_that_it_can_play(tmp_path: Path) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    colours = [Image.new("RGB", (96, 72), (40 * number, 0, 0)) for number in range(7)]
+    colours[0].save(tmp_path / "a.gif", save_all=True, append_images=colours[1:])
+    logger = TensorBoardLogger(str(tmp_path), name="", version="")
+    log_video({"tensorboard": logger}, "val/clip", [tmp_path / "a.gif", tmp_path / "a.wav"], 5)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    image = events.Images("val/clip")[0]
+    assert (image.step, image.width, image.height) == (5, 32, 24)
+    film: Any = Image.open(io.BytesIO(image.encoded_image_string))
+    assert film.n_frames == 3
 
 
 def test_codes_are_made_once_and_again_where_they_are_damaged(made: Made, tmp_path: Path) -> None:
@@ -298,17 +359,54 @@ def test_start_weights_are_taken(made: Made, trained: tuple[Path, dict[str, Any]
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in names)
 
 
-def test_without_acoustic_features_and_with_each_loss_alone(made: Made, tmp_path: Path) -> None:
-    alone = {
-        "rec": A2gLoss(ce=0.0, rec=1.0, velocity=0.0, acceleration=0.0),
-        "velocity": A2gLoss(ce=0.0, rec=0.0, velocity=1.0, acceleration=0.0),
-    }
-    for name, loss in alone.items():
-        given: dict[str, Any] = {"acoustic": None, "loss": loss, "trainer": {"max_steps": 1}}
-        run_dir = tmp_path / name
-        a2g_runs.run(made, run_dir, **given)
-        record = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["voxlab"]
-        assert list(record["features"]) == ["features"]
+def test_each_loss_alone_reaches_the_model_and_none_the_tokenizers(made: Made) -> None:
+    material = open_material(Sources(made.corpus, FEATURES, made.tokenizers, Stores(**made.stores), {}), Ranks())
+    material.tokenize(Ranks())
+    moments, table = material.moments(Ranks()), material.words()
+    clips = material.clips("train", material.speakers())
+    windows = Windows(clips, material.codecs, moments, table, length=64, stride=20, fps=30)
+    batch = windows.collate(range(4)) | hidden(windows, 4, (0,), Masking(mode="always", seed=0.0, drop_audio=0.0))
+    parts = [TokenPart(n, c.stride, c.num_codebooks, c.codebook_size) for n, c in material.codecs.items()]
+    inputs = {"feature_dim": 16, "acoustic_dim": 32, "num_speakers": 1, "fps": 30, "num_words": table.size}
+    model = a2g_runs.MODEL.build(parts, codebooks_of(material.codecs), **inputs)
+    means = {name: mean.value for name, mean in compute_losses(model, material.codecs, batch, A2gLoss()).items()}
+    for kind in ("ce", "rec", "velocity", "acceleration"):
+        model.zero_grad()
+        total = torch.stack([value for name, value in means.items() if name.startswith(f"{kind}/")]).sum()
+        total.backward(retain_graph=True)
+        for group in (model.fusion, model.backbone, *(model.part(name).head for name in material.codecs)):
+            assert sum(float(w.grad.abs().sum()) for w in group.parameters() if w.grad is not None) > 0, kind
+        weights = [weight for codec in material.codecs.values() for weight in codec.network.parameters()]
+        assert all(weight.grad is None for weight in weights)
+
+
+def test_one_shot_training_without_acoustic_features(made: Made, tmp_path: Path) -> None:
+    masking = {**a2g_runs.NODES["fit"]["masking"], "mode": "always", "seed": 0.0}
+    given: dict[str, Any] = {"acoustic": None, "trainer": {"max_steps": 1}, "sampling": {"steps": 1}}
+    a2g_runs.run(made, tmp_path, fit={"masking": masking}, **given)
+    record = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["voxlab"]
+    assert list(record["features"]) == ["features"]
+    assert record["fit"]["masking"]["mode"] == "always"
+
+
+def test_two_ranks_share_the_windows_of_a_batch(made: Made) -> None:
+    material = open_material(Sources(made.corpus, FEATURES, made.tokenizers, Stores(**made.stores), {}), Ranks())
+    material.tokenize(Ranks())
+    given = (material.codecs, material.moments(Ranks()), material.words())
+    windows = Windows(material.clips("train", ["2"]), *given, length=64, stride=20, fps=30)
+    whole = TrainData(windows, 9, Masking(), 0, 1).batch(11)
+    parts = [TrainData(windows, 9, Masking(), 0, 2).batch(11, rank, 2) for rank in (0, 1)]
+    assert [len(part["id"]) for part in parts] == [5, 4]
+    for rank, part in enumerate(parts):
+        assert part["id"] == whole["id"][rank::2]
+        for name in ("mask_ratio", "features", "start_frame"):
+            assert torch.equal(part[name], whole[name][rank::2])
+        assert torch.equal(part["visible"]["face"], whole["visible"]["face"][rank::2])
+    epoch = [TrainData(windows, 9, Masking(), 0, 1).batch(step) for step in range(8)]
+    seen = [
+        (name, int(start)) for batch in epoch for name, start in zip(batch["id"], batch["start_frame"], strict=True)
+    ]
+    assert len(set(seen)) == len(seen) == 72
 
 
 def test_the_features_of_a_store_are_those_of_a_recording(made: Made) -> None:

@@ -153,8 +153,9 @@ def test_aligned_features_are_made_once_and_again_when_what_they_are_from_change
     source: Any = tracks.tracks[store.clips[2].id].rows
     before = files[2].read_bytes()
     files[2].write_bytes(b"")
-    os.utime(files[2], ns=(made[files[2]],) * 2)
-    os.utime(source.path, ns=(made[files[2]] + 10**6,) * 2)
+    was = made[files[2]]
+    os.utime(files[2], ns=(was, was))
+    os.utime(source.path, ns=(was + 10**6, was + 10**6))
     align(store, {"features": tracks}, Ranks())
     assert files[2].read_bytes() == before
     assert [path for path in files if path.stat().st_mtime_ns != made[path]] == [files[2]]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlab.data.feature_store import StoredEpisode, corpus_settings, open_store
+from voxlab.data.feature_store import FeatureStore, StoredEpisode, corpus_settings, open_store
 from voxlab.data.motion_store import StoredClip
 from voxlab.errors import UserError
 from voxlab.features.base import Recording
@@ -79,10 +79,7 @@ def open_tracks(
     Raises:
         UserError: no store fits, it holds codes, or it lacks clips.
     """
-    settings = plain(features.settings())
-    store = open_store(root, features=settings, data=corpus_settings(corpus), extraction=extraction)
-    if store.features["dtype"] == "int16":
-        raise UserError(f"stores.{key}={root} holds codes: names of sounds, no quantities. Extract features=mfcc, ...")
+    store = open_features(root, features, corpus, key=key, extraction=extraction)
     episodes = {episode.id: episode for episode in store.episodes}
     missing = [clip.id for clip in clips if clip.id not in episodes]
     if missing:
@@ -93,6 +90,19 @@ def open_tracks(
     tracks = {clip.id: _track(episodes[clip.id], store.features, clip) for clip in clips}
     record = {"fingerprint": store.fingerprint, **plain(store.settings["features"])}
     return FeatureTracks(tracks, record, int(store.features["dim"]), dict(store.flags))
+
+
+def open_features(root: str, features: Any, corpus: Any, *, key: str, extraction: str | None) -> FeatureStore:
+    """Open the store of features that fits; arguments as in `open_tracks`.
+
+    Raises:
+        UserError: no store fits, or it holds codes.
+    """
+    settings = plain(features.settings())
+    store = open_store(root, features=settings, data=corpus_settings(corpus), extraction=extraction)
+    if store.features["dtype"] == "int16":
+        raise UserError(f"stores.{key}={root} holds codes: names of sounds, no quantities. Extract features=mfcc, ...")
+    return store
 
 
 def _track(episode: StoredEpisode, settings: Mapping[str, Any], clip: StoredClip) -> Track:

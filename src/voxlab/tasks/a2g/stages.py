@@ -18,6 +18,7 @@ from voxlab.parallel import Ranks
 from voxlab.tasks.a2g import fit as fitting
 from voxlab.tasks.a2g import generate as generating
 from voxlab.tasks.a2g import test as testing
+from voxlab.tasks.a2g.features import open_features
 from voxlab.tasks.a2g.folders import evaluate_folders
 from voxlab.tasks.a2g.material import Sources, open_material, open_tokenizers
 from voxlab.tasks.a2g.predictor import Predictor, check_material, load_predictor
@@ -176,6 +177,9 @@ def _plan(sources: Sources, place: Place) -> dict[str, Any]:
     facts |= {f"{split}_clips": count for split, count in sorted(clips.items())}
     for name, codec in codecs.items():
         facts[f"tokens_{name}"] = f"{codec.num_codebooks} of {codec.codebook_size}, {codec.stride} frames each"
+    for name, node in sources.features.items():
+        given: dict[str, Any] = {"key": name, "extraction": sources.extraction.get(name)}
+        facts[name] = str(open_features(getattr(sources.stores, name), node, sources.corpus, **given).folder)
     if place.ranks.is_first:
         log_facts(log, facts)
     return facts

@@ -23,6 +23,7 @@ from voxlab.tasks.a2g.predictor import Input, Predictor, generate_codes, to_moti
 from voxlab.tasks.a2g.protocols import Metrics
 from voxlab.tasks.a2g.render import Stage, log_video
 from voxlab.tasks.a2g.settings import Overlap
+from voxlab.tasks.a2g.tables import metric_text
 from voxlab.tasks.a2g.windows import ClipData
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def run(
     references = {data.clip.id: data.clip.motion() for data in clips}
     methods = _methods(predictor, clips, references, made, others)
     results = _measure(predictor, material, evaluation, methods, ranks.device)
+    log.info("\n%s", metric_text(results, evaluation.metrics.protocol))
     files = _write(predictor, clips, references, made, evaluation, run_dir, loggers)
     summary = flatten_results(results) | {"test/clips": len(clips), "test/generated_s_per_s": spoken / seconds}
     page = report.write(results, evaluation.metrics, files, predictor, material.flags, run_dir)
