@@ -17,7 +17,10 @@ from voxlab.errors import UserError
 class Schedule(Protocol):
     """What a training loop needs: an optimiser, and its learning rate at each step."""
 
-    lr: float
+    @property
+    def lr(self) -> float:
+        """Highest learning rate."""
+        ...
 
     def build(self, modules: Iterable[nn.Module], *, fused: bool) -> torch.optim.Optimizer:
         """Return the optimiser of all trainable parameters of some modules."""

@@ -19,7 +19,7 @@ NEUTRAL: dict[str, Any] = {
 
 
 def lightning_trainer(**keys: Any) -> Any:
-    """Make `lightning.Trainer`; Lightning takes seconds to import, which a run with a mistake in it needn't wait for."""
+    """Make `lightning.Trainer`; it takes seconds to import, for which a run with a mistake needn't wait."""
     from lightning import Trainer
 
     return Trainer(**keys)
