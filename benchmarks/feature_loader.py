@@ -28,8 +28,9 @@ from voxlab.data.frame_blocks import LabelledView, epoch_batches
 from voxlab.data.frame_file import expect, read_into
 from voxlab.data.store_writer import EpisodeFacts, EpisodeWriter, begin_store, write_index
 from voxlab.parallel import launched
-from voxlab.tasks.laughter.batches import TrainData, ahead
+from voxlab.tasks.laughter.batches import TrainData
 from voxlab.tasks.laughter.settings import Fit
+from voxlab.tasks.read_ahead import ahead
 
 BATCH, BLOCK, DIM, AHEAD = 512, 256, 4096, 8
 BUFFER = 8192  # frames: of one of the eight streams that training reads

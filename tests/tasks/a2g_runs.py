@@ -23,8 +23,8 @@ from voxlab.motion.statistics import part_moments
 from voxlab.parallel import Ranks
 from voxlab.tasks.a2g.task import a2g
 from voxlab.tasks.extract.features import extract_features
+from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import AdamWCosine
-from voxlab.tasks.train_tokenizer.motion.statistics import train_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = yaml.safe_load((ROOT / "conf" / "task" / "a2g.yaml").read_text())

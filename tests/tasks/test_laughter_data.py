@@ -20,9 +20,10 @@ from voxlab.data.frame_blocks import LabelledView
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.tasks.laughter import moments
-from voxlab.tasks.laughter.batches import TrainData, ahead, num_readers
+from voxlab.tasks.laughter.batches import TrainData, num_readers
 from voxlab.tasks.laughter.data import check_shows, describe_split, labelled, read_split, shuffled
 from voxlab.tasks.laughter.settings import Fit, read_labels
+from voxlab.tasks.read_ahead import ahead
 
 LABELS = read_labels({}, 5)
 
@@ -255,7 +256,8 @@ import torch
 from voxlab.data.frame_file import HEADER_BYTES, FrameFile
 from voxlab.data.frame_blocks import LabelledView
 from voxlab.parallel import launched
-from voxlab.tasks.laughter.batches import TrainData, ahead
+from voxlab.tasks.laughter.batches import TrainData
+from voxlab.tasks.read_ahead import ahead
 from voxlab.tasks.laughter.settings import Fit
 launched("cpu")
 frames, dim, views = 45_000, 4096, []

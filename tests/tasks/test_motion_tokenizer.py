@@ -27,11 +27,11 @@ from voxlab.motion.skeleton import synthetic_skeleton
 from voxlab.motion.statistics import part_moments
 from voxlab.parallel import Ranks
 from voxlab.tasks.history import read_history
+from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import AdamWCosine, AdamWSteps
 from voxlab.tasks.train_tokenizer.motion import test as motion_test
 from voxlab.tasks.train_tokenizer.motion.data import StepBatches, Windows
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
-from voxlab.tasks.train_tokenizer.motion.statistics import train_statistics
 from voxlab.tasks.train_tokenizer.settings import Loop, fit_settings
 
 LAYOUT = read_layout("full421")

@@ -14,13 +14,13 @@ from torch import nn
 from tests.tasks.tokenizer_runs import FIT, LOSS, TINY, sample
 from voxlab.models.tokenizer.output import Output
 from voxlab.parallel import Ranks
+from voxlab.tasks.averages import update_average
 from voxlab.tasks.history import History, curve, read_history
 from voxlab.tasks.optim import AdamWCosine
 from voxlab.tasks.train_tokenizer.alarms import Alarms
 from voxlab.tasks.train_tokenizer.callbacks import weighted_means
 from voxlab.tasks.train_tokenizer.data import StepBatches, TokenizerData, evenly
 from voxlab.tasks.train_tokenizer.mel import MelModule
-from voxlab.tasks.train_tokenizer.module import update_average
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings
 from voxlab.tasks.train_tokenizer.usage import CodebookUse, count_codes, use_metrics, valid_codes
 

@@ -16,7 +16,7 @@ from voxlab.features.base import Recording
 from voxlab.features.interpolate import at_frames, frame_times
 from voxlab.parallel import Ranks, gather
 from voxlab.storage import differences
-from voxlab.tasks.laughter.moments import Moments, merge
+from voxlab.tasks.moments import Moments, merge
 
 _MIN_STD = 1e-5
 

@@ -30,8 +30,8 @@ from voxlab.tasks.a2g.predictor import (
 )
 from voxlab.tasks.a2g.settings import Fit
 from voxlab.tasks.a2g.windows import Windows
-from voxlab.tasks.laughter.settings import Loop, log_facts
 from voxlab.tasks.optim import Schedule
+from voxlab.tasks.settings import Loop, log_facts
 from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
 
 log = logging.getLogger(__name__)

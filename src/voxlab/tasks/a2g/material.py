@@ -19,7 +19,7 @@ from voxlab.tasks.a2g.features import FeatureTracks, Moments32, measure_moments,
 from voxlab.tasks.a2g.settings import Stores
 from voxlab.tasks.a2g.tokens import read_codes, tokenize
 from voxlab.tasks.a2g.windows import ClipData, TimedWord
-from voxlab.tasks.train_tokenizer.motion.statistics import train_statistics
+from voxlab.tasks.motion_statistics import train_statistics
 
 log = logging.getLogger(__name__)
 

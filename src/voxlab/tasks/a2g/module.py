@@ -22,10 +22,10 @@ from voxlab.models.tokenizer.ranks import sum_over_ranks
 from voxlab.tasks.a2g.data import TrainData, check_batch
 from voxlab.tasks.a2g.settings import MONITORS, Fit
 from voxlab.tasks.a2g.windows import Batch
-from voxlab.tasks.laughter.batches import ahead
-from voxlab.tasks.laughter.settings import Loop
+from voxlab.tasks.averages import update_average
 from voxlab.tasks.optim import Schedule
-from voxlab.tasks.train_tokenizer.module import update_average
+from voxlab.tasks.read_ahead import ahead
+from voxlab.tasks.settings import Loop
 
 TASK = "a2g"
 _READ_AHEAD = 4  # batches

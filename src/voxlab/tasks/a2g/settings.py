@@ -8,7 +8,7 @@ from voxlab.errors import UserError, check_types
 from voxlab.models.gesture.masking import Masking
 from voxlab.models.gesture.sampling import Sampling
 from voxlab.tasks.a2g.protocols import FgdNet, Metrics
-from voxlab.tasks.laughter.settings import read
+from voxlab.tasks.settings import read
 
 MONITORS = {"val/ce": -1, "val/rec": -1, "val/accuracy": 1}  # name -> sign that makes higher better
 RENDERS = ("stick", "mesh", "none")

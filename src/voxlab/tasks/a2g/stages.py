@@ -25,7 +25,7 @@ from voxlab.tasks.a2g.predictor import Predictor, check_material, load_predictor
 from voxlab.tasks.a2g.render import Stage
 from voxlab.tasks.a2g.settings import Body, Fit, Generate, check_render, read, read_metrics, read_sampling
 from voxlab.tasks.a2g.tables import metric_table, metric_text
-from voxlab.tasks.laughter.settings import log_facts, read_loop
+from voxlab.tasks.settings import log_facts, read_loop
 
 log = logging.getLogger(__name__)
 

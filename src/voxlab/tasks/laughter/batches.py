@@ -4,14 +4,13 @@ A batch is a dict: features (B, L, D) float32, y (B, L), weight (B, L), mask (B,
 """
 
 import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from voxlab.data.frame_blocks import LabelledView, epoch_batches, num_batches
 from voxlab.errors import UserError
-from voxlab.parallel import side_threads
 from voxlab.tasks.laughter.settings import Fit
+from voxlab.tasks.read_ahead import ahead
 
 Batch = dict[str, Any]
 _READERS = 8  # streams that a batch is put together of, so that 1, 2, 4 and 8 ranks train on the same batches
@@ -65,15 +64,3 @@ class TrainData:
             given = {"epoch": epoch, "readers": readers, "world": self.readers, "start_step": start}
             yield from epoch_batches(self.views, **given, **settings)
             start = 0
-
-
-def ahead(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    """Yield batches in their order, without end, while a thread reads the next `count`."""
-    pool = side_threads(1, "reader")
-    try:
-        waiting = deque(pool.submit(next, batches) for _ in range(count))
-        while True:
-            waiting.append(pool.submit(next, batches))
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

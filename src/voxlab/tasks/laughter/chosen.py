@@ -8,8 +8,9 @@ from typing import Any
 from voxlab.errors import UserError
 from voxlab.losses.events import EventLoss
 from voxlab.models.laughter import Architecture
-from voxlab.tasks.laughter.settings import Fit, Loop, Sampling, read, read_loop
+from voxlab.tasks.laughter.settings import Fit, Sampling
 from voxlab.tasks.optim import Schedule
+from voxlab.tasks.settings import Loop, read, read_loop
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from voxlab.errors import UserError, check_types
 from voxlab.metrics.events import FRAME_RATE
 from voxlab.metrics.thresholds import EVENT_OBJECTIVES, FRAME_OBJECTIVES
-from voxlab.tasks.laughter.settings import read
+from voxlab.tasks.settings import read
 
 _OBJECTIVES = (*FRAME_OBJECTIVES, *EVENT_OBJECTIVES)
 _TARGETS = {  # objective -> what thr.target is, and its highest value

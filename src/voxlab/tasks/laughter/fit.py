@@ -20,8 +20,8 @@ from voxlab.tasks.laughter.chosen import Chosen
 from voxlab.tasks.laughter.data import labelled
 from voxlab.tasks.laughter.describe import contents, describe_loss
 from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, load_predictor, read_checkpoint
-from voxlab.tasks.laughter.settings import log_facts
 from voxlab.tasks.laughter.trial import Trial
+from voxlab.tasks.settings import log_facts
 from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from voxlab.models.laughter import LaughterModel
 from voxlab.models.tokenizer.ranks import sum_over_ranks
 from voxlab.tasks.laughter.batches import Batch, TrainData
 from voxlab.tasks.laughter.describe import contents
-from voxlab.tasks.laughter.settings import Fit, Loop
+from voxlab.tasks.laughter.settings import Fit
 from voxlab.tasks.optim import Schedule
+from voxlab.tasks.settings import Loop
 
 
 class LaughterModule(LightningModule):

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from voxlab.data.frame_blocks import LabelledView
 from voxlab.parallel import Ranks, gather
+from voxlab.tasks.moments import Moments, merge
 
 _FRAMES = 4096  # at once
-
-Moments = tuple[int, np.ndarray, np.ndarray]  # frames, mean (D,), sum of squared deviations (D,)
 
 
 def measure(views: Sequence[LabelledView], ranks: Ranks) -> tuple[Tensor, Tensor]:
@@ -39,16 +38,3 @@ def _moments(view: LabelledView) -> Moments:
             mean = frames.mean(0)
             total = merge(total, (len(frames), mean, np.square(frames - mean).sum(0)))
     return total
-
-
-def merge(first: Moments, second: Moments) -> Moments:
-    """Return the moments of both sets of frames.
-
-    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
-    """
-    count = first[0] + second[0]
-    if count == 0:
-        return first
-    delta = second[1] - first[1]
-    share = second[0] / count
-    return count, first[1] + delta * share, first[2] + second[2] + np.square(delta) * first[0] * share

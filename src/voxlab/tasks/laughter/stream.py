@@ -25,7 +25,7 @@ from voxlab.storage import atomic_write_bytes
 from voxlab.tasks.laughter.decide import Decision
 from voxlab.tasks.laughter.eval_settings import EvalSettings, ThresholdSettings
 from voxlab.tasks.laughter.predict import REMEDY, Predictor, check_features, load_predictor, raise_differing
-from voxlab.tasks.laughter.settings import log_facts
+from voxlab.tasks.settings import log_facts
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from voxlab.parallel import Ranks, barrier
 from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.decide import Decision
 from voxlab.tasks.laughter.predict import Predictor, check_fits
-from voxlab.tasks.laughter.settings import log_facts
 from voxlab.tasks.laughter.trial import Trial
+from voxlab.tasks.settings import log_facts
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from voxlab.errors import UserError
 from voxlab.models.tokenizer.files import TASK, architecture_to_dict
 from voxlab.models.tokenizer.output import Output
+from voxlab.tasks.averages import update_average
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.train_tokenizer.settings import MAX_SKIPPED, Fit, Loop
 from voxlab.tasks.train_tokenizer.usage import CodebookUse, count_codes, valid_codes
@@ -308,13 +309,3 @@ class TokenizerModule(LightningModule):
                 "result is not that of an uninterrupted run.",
                 *(before, now),
             )
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged parameters towards the network's by 1 - decay; buffers (codebooks, statistics) are copied."""
-    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-        list(average.parameters()), list(network.parameters()), 1.0 - decay
-    )
-    for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
-        mine.copy_(theirs)

@@ -20,13 +20,13 @@ from voxlab.motion.parts import Layout, Part
 from voxlab.motion.statistics import Statistics, part_moments
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import fingerprint
+from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.train_tokenizer import fit_report
 from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
 from voxlab.tasks.train_tokenizer.fit import check_launch, make_lightning, start_network
 from voxlab.tasks.train_tokenizer.motion.data import MotionData
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
-from voxlab.tasks.train_tokenizer.motion.statistics import train_statistics
 from voxlab.tasks.train_tokenizer.plan import count_parameters
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
 
