@@ -40,7 +40,7 @@ demo: setup ## the sample corpus through the whole conversion on the CPU; prints
 	$(BIN)/python main.py experiment=quickstart
 
 bench: setup ## the figures of benchmarks/README.md
-	for script in convert encode loader audit extract_rerun quantizer codec_speed train_tokenizer moshi_features feature_loader laughter_metrics; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in convert encode loader audit extract_rerun quantizer codec_speed train_tokenizer moshi_features feature_loader laughter_metrics a2g_loading a2g_speed; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo; never outputs of runs, data or converted files
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist outputs/demo
