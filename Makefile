@@ -36,8 +36,8 @@ test: setup ## the suite; no GPU, no published weights, no network, no long trai
 test-all: setup ## everything with coverage, also long training and what needs a GPU or published weights
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
-demo: setup ## the sample corpus through the whole conversion on the CPU; prints the page to look at
-	$(BIN)/python main.py experiment=quickstart
+demo: setup ## all five tasks on synthetic corpora on the CPU; prints the page to look at
+	recipes/tour/run.sh outputs/demo/tour
 
 bench: setup ## the figures of benchmarks/README.md
 	for script in convert encode loader audit extract_rerun quantizer codec_speed train_tokenizer moshi_features feature_loader laughter_metrics a2g_loading a2g_speed; do $(BIN)/python benchmarks/$$script.py || exit 1; done
