@@ -170,3 +170,15 @@ def test_only_the_first_failing_rank_claims_the_error(tmp_path: Path) -> None:
     assert first.claim_error("the cause")
     assert not second.claim_error("a consequence")
     assert (tmp_path / "error.txt").read_text() == "the cause"
+
+
+def test_a_run_that_failed_early_makes_room_for_one_with_other_settings(tmp_path: Path) -> None:
+    failed = _main(tmp_path, "hydra.run.dir=run", "seed=1", action="user")
+    assert failed.returncode == 2
+    done = _main(tmp_path, "hydra.run.dir=run", "seed=2")
+    assert done.returncode == 0, done.stderr
+    assert _json(tmp_path / "run" / "metrics.json")["seed"] == 2
+    assert not (tmp_path / "run" / "error.txt").exists()
+    other = _main(tmp_path, "hydra.run.dir=run", "seed=3")
+    assert other.returncode == 2
+    assert "seed: 2 -> 3" in other.stderr

@@ -112,13 +112,13 @@ def resolved(settings: DictConfig) -> dict[str, Any]:
 
 
 def _refuse_other_run(run_dir: Path, plain: dict[str, Any]) -> None:
-    """Stop when the folder holds a run of another configuration.
+    """Stop when the folder holds a run of another configuration that is done or can be gone on with.
 
     Raises:
         UserError: lists every difference.
     """
     path = run_dir / "config.yaml"
-    if not path.is_file():
+    if not path.is_file() or not (_is_done(run_dir) or any(run_dir.glob("checkpoints/*.ckpt"))):
         return
     earlier: Any = OmegaConf.to_container(OmegaConf.load(path))
     lines = differences(earlier, plain)
@@ -128,7 +128,7 @@ def _refuse_other_run(run_dir: Path, plain: dict[str, Any]) -> None:
         raise UserError(
             f"{run_dir} is a run of another configuration (then -> now):\n  "
             + "\n  ".join(changed[:10])
-            + "\nResume with the same settings, or start a new run without resume."
+            + "\nTake the same settings to go on, or another folder for a new run (or delete this one)."
         )
 
 

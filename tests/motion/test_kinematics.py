@@ -12,7 +12,7 @@ from voxlab.errors import UserError
 from voxlab.motion.clip import Motion
 from voxlab.motion.kinematics import foot_contacts, forward_kinematics, joint_positions
 from voxlab.motion.rotations import axis_angle_to_matrix
-from voxlab.motion.skeleton import JOINT_NAMES, PARENTS, Skeleton, load_skeleton, synthetic_skeleton
+from voxlab.motion.skeleton import FOOT_JOINTS, JOINT_NAMES, PARENTS, Skeleton, load_skeleton, synthetic_skeleton
 
 
 def _walk(pose: np.ndarray, trans: np.ndarray, skeleton: Skeleton) -> np.ndarray:
@@ -132,3 +132,9 @@ def test_wrong_files_of_skeletons_are_named(tmp_path: Path, arrays: dict[str, np
 def test_impossible_choices_of_skeletons_are_named(kind: str, path: str | None, told: str) -> None:
     with pytest.raises(UserError, match=told):
         load_skeleton(kind, path)
+
+
+def test_the_recorded_feet_stand_on_the_floor() -> None:
+    motion = real_motion()
+    feet = np.asarray(joint_positions(motion, synthetic_skeleton(), root="kept", trans=True))[:, list(FOOT_JOINTS), 1]
+    assert abs(np.median(feet.min(1))) < 0.05

@@ -54,12 +54,14 @@ def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], owner: str
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries, a screen of text each
     found: dict[str, Path] = {}
     for name in [*names, *optional]:
         try:
             try:  # what lies in the cache is used as it is: no network, no change under a running project
                 found[name] = Path(hf_hub_download(repo, name, local_files_only=True))
             except LocalEntryNotFoundError:
+                logger.info("fetching %s of %s from the Hugging Face hub", name, repo)
                 found[name] = Path(hf_hub_download(repo, name))
         except (OSError, ValueError) as error:
             if name in optional:

@@ -41,18 +41,17 @@ def find(weights: str) -> WavLMFiles:
     Raises:
         UserError: a file is missing; says which, and what needs none.
     """
-    reasons: list[str] = []
-    for name in WEIGHTS:
-        try:
-            found = weight_files.resolve(weights, [CONFIG, name], [PREPROCESSOR], codec="wavlm", group="features")
-        except UserError as error:
-            reasons.append(str(error))
-        else:
-            return WavLMFiles(found[CONFIG], found[name], found.get(PREPROCESSOR))
-    raise UserError(
-        f"{reasons[0]}\n{WEIGHTS[1]} would do as well. HF_HOME names the folder of the hub's cache.\n"
-        "Without these weights: features=mfcc or features=logmel need none; features=wavlm_tiny has random ones."
-    )
+    about = {"codec": "wavlm", "group": "features"}
+    try:
+        config = weight_files.resolve(weights, [CONFIG], **about)[CONFIG]  # by itself: an absent hub is asked once
+        name = next((name for name in WEIGHTS if weight_files.resolve(weights, [], [name], **about)), WEIGHTS[0])
+        found = weight_files.resolve(weights, [name], [PREPROCESSOR], **about)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{WEIGHTS[1]} would do as well. HF_HOME names the folder of the hub's cache.\n"
+            "Without these weights: features=mfcc or features=logmel need none; features=wavlm_tiny has random ones."
+        ) from error
+    return WavLMFiles(config, found[name], found.get(PREPROCESSOR))
 
 
 def read_architecture(files: WavLMFiles | None, changes: Mapping[str, Any]) -> Any:

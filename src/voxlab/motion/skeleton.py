@@ -31,7 +31,8 @@ FOOT_JOINTS = (7, 8, 10, 11)  # left and right ankle, left and right foot
 
 # place from the parent in centimetres, +X the body's left, +Y up, +Z forward; the right side mirrors X
 _CENTIMETRES: dict[int, tuple[float, float, float]] = {
-    **{1: (6, -9, -1), 3: (0, 11, -2), 4: (5, -38, 0), 6: (0, 13, 0), 7: (-2, -41, -3), 9: (0, 5, 2)},
+    # The pelvis of SMPL-X hangs 35 cm below the point that a motion file's `trans` moves.
+    **{0: (0, -35, 0), 1: (6, -9, -1), 3: (0, 11, -2), 4: (5, -38, 0), 6: (0, 13, 0), 7: (-2, -41, -3), 9: (0, 5, 2)},
     **{10: (3, -6, 12), 12: (0, 17, -3), 13: (5, 9, -2), 15: (0, 15, 2), 16: (11, 3, -1), 18: (25, -2, -2)},
     **{20: (25, 1, 0), 22: (0, -1, 2), 23: (3, 4, 8)},
     **{25: (10, 0, 2.5), 26: (3, 0, 0), 27: (2.2, 0, 0), 28: (10.5, 0.3, 0.3), 29: (3, 0, 0), 30: (2.5, 0, 0)},
