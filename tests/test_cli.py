@@ -97,6 +97,14 @@ def test_without_arguments_the_tasks_are_listed() -> None:
         assert re.search(rf"^{task}: .+\n    python main.py task={task}", done.stderr, re.MULTILINE)
 
 
+def test_help_of_a_task_explains_its_keys() -> None:
+    done = _main("task=a2g", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "python main.py task=a2g tokenizers=" in done.stdout
+    assert "audio: null # stage=generate: file or folder" in done.stdout
+    assert "_target_: voxlab.tasks.a2g.task.a2g" in done.stdout
+
+
 def test_help_lists_groups_recipes_and_examples() -> None:
     done = _main("--help")
     assert done.returncode == 0, done.stderr

@@ -200,11 +200,12 @@ def help_page(overrides: list[str]) -> str:
     """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = compose("config", overrides, return_hydra_config=True)
-    template = string.Template(settings.hydra.help.template)
+    template, task = string.Template(settings.hydra.help.template), _choices(settings).get("task")
     with open_dict(settings):
         del settings["hydra"]
     groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in _options().items())
-    return template.substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(settings))
+    about = messages.describe_task(ROOT / "conf", task) if task else ""
+    return template.substitute(TASK=about, APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(settings))
 
 
 def _options() -> dict[str, list[str]]:

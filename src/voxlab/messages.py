@@ -24,6 +24,14 @@ def overview(conf: Path) -> str:
     return "\n".join([*lines, "", "A first run without any data: python main.py experiment=quickstart"])
 
 
+def describe_task(conf: Path, task: str) -> str:
+    """Return the opening lines of conf/task/<task>.yaml and its keys with what they mean."""
+    text = (conf / "task" / f"{task}.yaml").read_text(encoding="utf-8")
+    about = re.findall(r"^# (?!@)(.+)$", text.partition("\ndefaults:")[0], re.MULTILINE)
+    _, _, keys = text.partition("  - _self_\n")
+    return "\n".join([f"\n== task={task} ==", *about, "", keys.partition("\ntask:")[0].strip(), ""])
+
+
 def version() -> str:
     """Return the installed version of voxlab."""
     return metadata.version("voxlab")
