@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from voxlab import audio
 from voxlab.data.beat2 import Beat2
 from voxlab.data.motion_store import MotionStore, open_motion_store
-from voxlab.data.motion_windows import audio_start, window_starts
+from voxlab.data.motion_windows import window_starts
 from voxlab.features.mfcc import Mfcc
 from voxlab.features.wavlm import WavLMFeatures
 from voxlab.models.gesture.masking import Masking
@@ -154,11 +154,11 @@ def write_items(store: MotionStore, path: Path) -> Path:
 
 def item_of(motion: Motion, sound: np.ndarray, start: int, wav: Path) -> list[Any]:
     """Return what one window holds."""
-    span, first = slice(start, start + LENGTH), audio_start(start, FPS, SAMPLE_RATE)
+    span, first = slice(start, start + LENGTH), round(start * SAMPLE_RATE / FPS)
     trans = motion.trans[span].astype(np.float64)
     return [
         np.concatenate([motion.poses[span], np.zeros((LENGTH, 4))], axis=1).astype(np.float64),
-        sound[first : first + audio_start(LENGTH, FPS, SAMPLE_RATE)].copy(),
+        sound[first : first + round(LENGTH * SAMPLE_RATE / FPS)].copy(),
         motion.expressions[span].astype(np.float64),
         np.repeat(motion.betas[None].astype(np.float64), LENGTH, 0),
         np.zeros(LENGTH, np.int64),

@@ -172,6 +172,8 @@ class A2gConfig(Config):
     metrics: Any = MISSING
     body: Any = MISSING
     render: str = MISSING
+    any_fps: bool = MISSING
+    max_bad_fraction: float = MISSING
 
 
 SCHEMAS: dict[str, type[Config]] = {

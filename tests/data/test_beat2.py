@@ -65,6 +65,10 @@ def test_the_language_chooses_between_folders(folder, tmp_path):
     assert "holds chinese, english" in message
     shutil.copytree(folder, tmp_path / "copy" / FOLDER)
     assert "holds several" in refusal(corpus(tmp_path))
+    chinese = tmp_path / "beat_chinese_v2.0.0"
+    message = refusal(corpus(chinese))
+    assert f"data.language=english: data.root={chinese} holds chinese. Set data.language=chinese" in message
+    assert corpus(chinese, language="chinese").folder == chinese
 
 
 # ---- which clips ---------------------------------------------------------------------------------------------------
@@ -98,7 +102,13 @@ def test_speakers_without_clips_are_refused_with_what_there_is(written):
     message = refusal(Beat2(root=str(written), speakers=[2, 9]))
     assert "no clips of 9" in message
     assert "speaker 2: train 8, validation 2, test 3; speaker 4: train 3, validation 1, test 1" in message
-    assert "give a list of numbers" in refusal(Beat2(root=str(written), speakers=[]))
+
+
+@pytest.mark.parametrize("speakers", [[], "2", 2, 2.0, ["scott"], [2.0], [True], ["2"], {"2": 3}])
+@pytest.mark.parametrize("what", ["prepare", "items", "clips"])
+def test_speakers_that_are_no_list_of_numbers_are_refused(written, speakers, what):
+    message = refusal(Beat2(root=str(written), speakers=speakers), what)
+    assert f"data.speakers={speakers}: give a list of numbers, '[2]', or null (all)" in message
 
 
 def test_without_a_split_file_nothing_is_guessed(folder, tmp_path):
@@ -110,6 +120,9 @@ def test_without_a_split_file_nothing_is_guessed(folder, tmp_path):
     dealt = [(clip.id, clip.split) for clip in corpus(tmp_path, splits="auto").clips()]
     assert [clip_id for clip_id, _ in dealt] == sorted(IDS)
     assert dealt == [(clip.id, clip.split) for clip in corpus(tmp_path, splits="auto").clips()]
+    shutil.copy(folder / MOTION / f"{IDS[0]}.npz", folder / MOTION / "backup.npz")
+    message = refusal(corpus(tmp_path, splits="auto"))
+    assert f"{folder / MOTION}: backup.npz: no name of a clip" in message
     (tmp_path / "mine.csv").write_text(f"type, id\ntest,{IDS[0]}\n")
     found = corpus(tmp_path, split_file=str(tmp_path / "mine.csv")).clips()
     assert [(clip.id, clip.split) for clip in found] == [(IDS[0], "test")]
@@ -127,6 +140,10 @@ def test_a_wrong_split_file_is_refused_with_all_its_rows(folder, tmp_path):
     assert "line 5: '4-lawrence' is no <speaker>_<name>_<kind>_<start>_<end>" in message
     split_table(folder)
     assert "no row" in refusal(corpus(tmp_path))
+    split_table(folder, f"{IDS[0]},train", "", f'"{IDS[1]},train', f"{IDS[2]},test")
+    assert "after line 2: unexpected end of data. Is a quotation mark never closed" in refusal(corpus(tmp_path))
+    split_table(folder, f"{IDS[0]},train", header='"id,type')
+    assert "after line 0: unexpected end of data" in refusal(corpus(tmp_path))
 
 
 def test_missing_files_are_passed_over_up_to_a_fraction(folder, tmp_path, caplog):
@@ -141,13 +158,20 @@ def test_missing_files_are_passed_over_up_to_a_fraction(folder, tmp_path, caplog
     assert "2 clips of 5 can't be used" in caplog.text
     assert [item.id for item in corpus(tmp_path, **lenient).items()] == sorted({*IDS} - {IDS[1]})
     assert "data.strict=false" in refusal(corpus(tmp_path, strict=True, **lenient))
+    shutil.rmtree(folder / MOTION)
+    assert "No clip is left" in refusal(corpus(tmp_path, max_bad_fraction=1.0))
+    assert len(corpus(tmp_path, max_bad_fraction=1.0).items()) == 4
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"trans": "position"}, "data.trans=position: choose velocity, legacy, none"),
+        ({"trans": "position"}, "data.trans=position: choose velocity, legacy or none"),
+        ({"fix": "interp"}, "data.fix=interp: choose none or interpolate"),
+        ({"source": "web"}, "data.source=web: choose disk, sample or download"),
         ({"fps": 0}, "data.fps=0"),
+        ({"fps": 29.97}, "data.fps=29.97: give whole frames a second"),
+        ({"clean_final_seconds": "two"}, "data.clean_final_seconds=two: give seconds, 0 or more"),
         ({"clean_first_seconds": -1.0}, "data.clean_first_seconds=-1.0: give seconds, 0 or more"),
         ({"offsets": "none.csv"}, "can't read none.csv"),
     ],
@@ -163,6 +187,27 @@ def test_offsets_are_read_from_a_table(folder, tmp_path):
     assert offsets == {**dict.fromkeys(IDS), IDS[0]: 0.25}
     table.write_text(f"id,offset_s\n{IDS[0]},late\n")
     assert "line 2: offset_s is 'late'; expected seconds" in refusal(corpus(tmp_path, offsets=str(table)))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e999", ""])
+def test_offsets_are_finite(folder, tmp_path, value):
+    table = tmp_path / "offsets.csv"
+    table.write_text(f"id,offset_s\n{IDS[0]},{value}\n")
+    assert f"line 2: offset_s is {value!r}; expected seconds" in refusal(corpus(tmp_path, offsets=str(table)))
+
+
+def test_offsets_are_of_clips_of_the_corpus_and_each_there_once(folder, tmp_path):
+    table, other = tmp_path / "offsets.csv", "4_lawrence_0_50_50"
+    table.write_text(f"id,offset_s\n{IDS[0]},0.25\n{IDS[1]},1\n{IDS[0]},0.25\n")
+    message = refusal(corpus(tmp_path, offsets=str(table)))
+    assert f"line 4: {IDS[0]} is there a second time" in message
+    table.write_text(f"id,offset_s\n{IDS[0]},0.25\n{other},1\n")
+    for how in ("file", "auto"):
+        message = refusal(corpus(tmp_path, splits=how, offsets=str(table)))
+        assert f"has {other}. Correct or leave out these rows" in message
+    # A table of the whole corpus goes with a smaller split file.
+    shutil.copy(folder / MOTION / f"{IDS[0]}.npz", folder / MOTION / f"{other}.npz")
+    assert len(corpus(tmp_path, offsets=str(table)).clips()) == 5
 
 
 # ---- the survey ----------------------------------------------------------------------------------------------------

@@ -126,6 +126,27 @@ def test_another_frame_rate_gets_a_store_of_its_own(folder, tmp_path, reads, cap
     assert len(reads) == 15
 
 
+def test_resampled_clips_are_not_taken_from_the_store_once_that_is_not_allowed(folder, tmp_path):
+    for clip_id in IDS[:2]:
+        change(folder, clip_id, mocap_frame_rate=np.array(60))
+    lenient = {"max_len_mismatch_s": 9.0, "max_bad_fraction": 0.4}
+    assert len(open_motion_store(corpus(tmp_path, allow_resample=True, **lenient)).clips) == 5
+    store = open_motion_store(corpus(tmp_path, **lenient))
+    assert store.skipped.keys() == {*IDS[:2]}
+    assert all("data.allow_resample=true" in reason for reason in store.skipped.values())
+    for clip in store.clips:
+        assert clip.motion().num_frames == clip.num_frames
+    assert "data.allow_resample=true" in refusal(corpus(tmp_path))
+
+
+def test_a_store_without_any_clip_is_an_error_however_many_may_be_bad(folder, tmp_path):
+    for clip_id in IDS:
+        (folder / MOTION / f"{clip_id}.npz").write_bytes(b"")
+    message = refusal(corpus(tmp_path, max_bad_fraction=1.0))
+    assert "5 clips of 5 can't be used" in message
+    assert "No clip is left" in message
+
+
 def test_only_changed_and_damaged_clips_are_read_again(folder, tmp_path, reads):
     store = open_motion_store(corpus(tmp_path))
     clean = tree(store.folder)

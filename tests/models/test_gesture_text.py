@@ -1,11 +1,7 @@
-"""Words of transcripts: numbers, files, padding."""
+"""Words of transcripts: numbers, padding."""
 
-from pathlib import Path
-
-import pytest
 import torch
 
-from voxlab.errors import UserError
 from voxlab.models.gesture.text import WordTable, WordTokens, pad_words
 
 TEXTS = ["The", "cat", "the", "hat", " the ", "cat", "", "a"]
@@ -22,20 +18,6 @@ def test_frequent_words_get_numbers_and_the_rest_the_unknown_one() -> None:
 
 def test_tables_do_not_depend_on_the_order_of_clips() -> None:
     assert WordTable.from_texts(reversed(TEXTS), 1) == WordTable.from_texts(TEXTS, 1)
-
-
-def test_a_table_survives_its_file(tmp_path: Path) -> None:
-    table = WordTable(("naïve", "you're"))
-    table.save(tmp_path / "words.json")
-    assert WordTable.load(tmp_path / "words.json") == table
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"words": "the"}', '{"words": [1]}'])
-def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "words.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"words\.json"):
-        WordTable.load(path)
 
 
 def test_words_are_padded_to_the_longest_item() -> None:

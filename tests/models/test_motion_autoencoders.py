@@ -77,8 +77,8 @@ def test_one_layer_is_the_sum_written_out():
 def test_a_file_of_something_else_is_refused(tmp_path):
     other = tmp_path / "other.bin"
     torch.save({"net": {}}, other)
-    for path in (other, tmp_path / "absent.bin"):
-        with pytest.raises(UserError, match=r"metrics\.fgd_emage=.*not EMAGE's motion autoencoder"):
+    for path, told in ((other, "not EMAGE's motion autoencoder"), (tmp_path / "absent.bin", "No such file")):
+        with pytest.raises(UserError, match=rf"metrics\.fgd_emage=.*{told}.*Needed: AESKConv_240_100"):
             load_skeleton_encoder(path)
     state = published_state()
     del state["module.encoder.layers.1.0.common.0.weight"]  # 210 channels then meet weights for 120

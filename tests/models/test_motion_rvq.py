@@ -218,7 +218,7 @@ def test_legacy_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist.*\n.*task=train_tokenizer"):
         read_legacy(path, DIMS)
     path.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(UserError, match=r"cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match=r"can't be read as a checkpoint: it is cut off after 14 bytes\.$"):
         read_legacy(path, DIMS)
     torch.save({"state_dict": {}}, path)
     with pytest.raises(UserError, match=r"no key `net`.*found: \['state_dict'\]"):
@@ -346,6 +346,9 @@ def test_missing_tokenizers_say_how_they_are_trained(tmp_path: Path) -> None:
 
     vocoder = VocoderArchitecture(dim=8, hidden=8, layers=1)
     files.export(vocoder.build(), vocoder, tmp_path / "vocoder", {})
+    for number, part in enumerate(FULL.parts[1:], 1):
+        codec_of(part.name, tmp_path / str(number))
+    assert list(find_tokenizers(tmp_path, FULL)) == [part.name for part in FULL.parts]  # those of sound are passed over
     with pytest.raises(UserError, match=r"holds a vocoder codec of sound; needed is one of motion"):
         load_motion_codec(tmp_path / "vocoder")
 

@@ -93,7 +93,9 @@ def test_an_absent_file_is_named(tmp_path):
     assert "there is no motion file" in refusal(tmp_path / "none.npz")
 
 
-@pytest.mark.parametrize("kind", ["text", "truncated", "npy", "pickle", "objects", "empty", "flipped"])
+@pytest.mark.parametrize(
+    "kind", ["text", "truncated", "npy", "pickle", "objects", "empty", "flipped", "bytes", "locked"]
+)
 def test_damaged_files_are_named_and_never_unpickled(tmp_path, arrays, kind):
     path = save(tmp_path, arrays)
     whole = path.read_bytes()
@@ -110,6 +112,20 @@ def test_damaged_files_are_named_and_never_unpickled(tmp_path, arrays, kind):
         np.savez(path, **{**arrays, "poses": np.array([{"a": 1}], object)})
     elif kind == "empty":
         path.write_bytes(b"")
+    elif kind == "bytes":
+        with zipfile.ZipFile(path, "w") as archive:
+            for key in arrays:
+                archive.writestr(f"{key}.npy", b"no array")
+    elif kind == "locked":
+        # The bit of the flags that says "encrypted", in the header of each entry and in the list at the end.
+        for start, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            pieces = whole.split(start)
+            marked = [bytes([piece[place - 4] | 1]) for piece in pieces[1:]]
+            changed = [
+                piece[: place - 4] + mark + piece[place - 3 :] for piece, mark in zip(pieces[1:], marked, strict=True)
+            ]
+            whole = start.join([pieces[0], *changed])
+        path.write_bytes(whole)
     else:
         path.write_bytes(whole.replace(arrays["poses"].tobytes()[400:416], bytes(16), 1))
     message = refusal(path)
@@ -201,7 +217,8 @@ def test_short_gaps_are_filled_on_request_and_long_ones_are_not(tmp_path, arrays
     arrays["trans"][:] = good
     arrays["trans"][-1] = np.nan
     assert "some at an end" in refusal(save(tmp_path, arrays), fix="interpolate")
-    assert "choose none or interpolate" in refusal(save(tmp_path, arrays), fix="zeros")
+    with pytest.raises(ValueError, match="fix is 'zeros'"):
+        read_motion(save(tmp_path, arrays), fix="zeros")
 
 
 def test_wraps_and_spikes_are_told_with_their_frames(tmp_path, arrays):

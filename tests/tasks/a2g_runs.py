@@ -112,7 +112,16 @@ def run(made: Made, run_dir: Path, **changes: Any) -> dict[str, Any]:
         **{"corpus": made.corpus, "model": MODEL, "loss": A2gLoss(), "optim": AdamWCosine(lr=3e-3)},
         **{"features": FEATURES["features"], "acoustic": FEATURES["acoustic"], "stores": made.stores},
         **{"stage": "fit", "tokenizers": made.tokenizers, "audio": None, "predicted": None, "reference": None},
-        **{"out": None, "render": "none", "ckpt": None, "seed": 0, "dry_run": False, "ranks": Ranks()},
+        **{
+            "out": None,
+            "render": "none",
+            "any_fps": False,
+            "max_bad_fraction": 0.05,
+            "ckpt": None,
+            "seed": 0,
+            "dry_run": False,
+            "ranks": Ranks(),
+        },
         **{"extraction": {"features": "data=beat2 features=mfcc", "acoustic": "data=beat2 features=logmel"}},
         "trainer": partial(Trainer, **nodes.pop("trainer")),
     }

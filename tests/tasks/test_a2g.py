@@ -15,27 +15,28 @@ from tests.tasks import a2g_runs
 from tests.tasks.a2g_runs import FEATURES, Made
 from voxlab import audio
 from voxlab.data.motion_store import open_motion_store
-from voxlab.errors import UserError
+from voxlab.errors import TooManyBadItems, UserError
 from voxlab.features.logmel import LogMelFeatures
 from voxlab.features.mfcc import Mfcc
 from voxlab.losses.gesture import A2gLoss
 from voxlab.models.gesture.gesture_model import TokenPart
 from voxlab.models.gesture.masking import Masking
 from voxlab.models.gesture.motion_codec import find_tokenizers
-from voxlab.motion.files import read_motion
+from voxlab.motion.files import read_motion, write_motion
 from voxlab.motion.parts import read_layout
 from voxlab.motion.representation import to_frames
 from voxlab.parallel import Ranks
 from voxlab.tasks.a2g.data import TrainData, hidden
 from voxlab.tasks.a2g.generate import num_frames
+from voxlab.tasks.a2g.given import read_given
 from voxlab.tasks.a2g.material import Sources, open_material
 from voxlab.tasks.a2g.module import compute_losses
 from voxlab.tasks.a2g.predictor import codebooks_of, load_predictor
 from voxlab.tasks.a2g.render import Stage, log_video
 from voxlab.tasks.a2g.report import videos
-from voxlab.tasks.a2g.settings import Body, Stores
+from voxlab.tasks.a2g.settings import Body, Generate, Overlap, Stores
 from voxlab.tasks.a2g.stages import read_evaluation
-from voxlab.tasks.a2g.test import generate, make_input
+from voxlab.tasks.a2g.test import check_given, generate, make_input
 from voxlab.tasks.a2g.windows import Windows
 
 
@@ -205,17 +206,58 @@ def test_start_end_words_and_place_are_as_they_are_given(
     codec = find_tokenizers(made.tokenizers, read_layout("full421"))["upper"]
     frames, own = to_frames(read_motion(source)), to_frames(motion)
     predictor = load_predictor(run_dir)
-    from voxlab.tasks.a2g.generate import given_codes
-    from voxlab.tasks.a2g.settings import Generate
-
-    start, end = given_codes(predictor, Generate(seed_motion=str(source), end_motion=str(source)), 4)
+    start, end = read_given(predictor, Generate(seed_motion=str(source), end_motion=str(source)), 4).codes(92)
     assert start is not None
     assert end is not None
-    assert torch.equal(start["upper"], torch.from_numpy(codec.tokenize(frames[:16]).astype(np.int64)))
-    assert torch.equal(end["upper"], torch.from_numpy(codec.tokenize(frames[-16:]).astype(np.int64)))
+    assert torch.equal(start["upper"], torch.from_numpy(codec.tokenize(frames)[:4].astype(np.int64)))
+    whole = codec.tokenize(frames[len(frames) % 4 :])
+    assert torch.equal(end["upper"], torch.from_numpy(whole[-4:].astype(np.int64)))
     decoded = codec.detokenize(start["upper"].numpy(), 16)
     # The decoder sees beyond the edge of what is given, so only the first frames are alike.
     assert np.abs(codec.values(own)[:4] - decoded[:4]).mean() < 0.5 * codec.std.mean()
+
+
+def test_a_start_of_another_frame_rate_is_brought_to_that_of_the_model(
+    made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    source = Path(made.corpus.root + "-sample") / "beat_english_v2.0.0" / "smplxflame_30" / "2_scott_0_1_1.npz"
+    write_motion(tmp_path / "slow.npz", read_motion(source, fps=15, allow_resample=True))
+    given = read_given(load_predictor(trained[0]), Generate(seed_motion=str(tmp_path / "slow.npz")), 4)
+    assert given.start is not None
+    frames = to_frames(read_motion(source))
+    assert abs(len(given.start) - len(frames)) <= 1
+    assert np.abs(given.start[:60, :330] - frames[:60, :330]).mean() < 0.01
+
+
+def test_a_bad_recording_of_a_folder_costs_no_other(
+    made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(recordings, folder)
+    (folder / "broken.wav").write_bytes(b"no sound")
+    given: dict[str, Any] = {"stage": "generate", "ckpt": str(trained[0]), "out": str(out)}
+    with pytest.raises(TooManyBadItems, match=r"1 of 3 recordings failed(.|\n)*broken: audio=.*can't be read"):
+        a2g_runs.run(made, tmp_path / "run", audio=str(folder), **given)
+    line = json.loads((out / "errors.jsonl").read_text())
+    assert (line["id"], line["path"]) == ("broken", str(folder / "broken.wav"))
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.npz")} == {"deep/tone.npz", "short.npz"}
+    summary = a2g_runs.run(made, tmp_path / "run", audio=str(folder), max_bad_fraction=0.5, **given)
+    assert (summary["recordings"], summary["failed"]) == (2, 1)
+    assert type(error_of(made, tmp_path, audio=str(folder / "broken.wav"), **given)) is UserError
+    (folder / "broken.wav").unlink()
+    a2g_runs.run(made, tmp_path / "run", audio=str(folder), **given)
+    assert not (out / "errors.jsonl").exists()
+
+
+def test_a_recording_too_short_for_the_motion_that_is_given_is_named(
+    made: Made, trained: tuple[Path, dict[str, Any]], recordings: Path, tmp_path: Path
+) -> None:
+    source = Path(made.corpus.root + "-sample") / "beat_english_v2.0.0" / "smplxflame_30" / "2_scott_0_1_1.npz"
+    for name in ("seed_motion", "end_motion"):
+        given: dict[str, Any] = {"stage": "generate", "ckpt": str(trained[0]), "generate": {name: str(source)}}
+        message = refused(made, tmp_path, audio=str(recordings / "short.wav"), **given)
+        wanted = ("short.wav: its 15 frames are too few", f"generate.{name}", "sampling.seed_tokens=4")
+        assert [word for word in wanted if word not in message] == []
 
 
 def test_the_frames_of_a_recording_are_those_that_it_covers_whole() -> None:
@@ -269,10 +311,14 @@ def test_two_folders_of_motion_are_compared_without_a_model(
     assert summary["results"]["predicted"]["values"]["mpjpe_cm"] > 0
 
 
-def refused(made: Made, tmp_path: Path, **changes: Any) -> str:
+def error_of(made: Made, tmp_path: Path, **changes: Any) -> UserError:
     with pytest.raises(UserError) as error:
         a2g_runs.run(made, tmp_path / "refused", **changes)
-    return str(error.value)
+    return error.value
+
+
+def refused(made: Made, tmp_path: Path, **changes: Any) -> str:
+    return str(error_of(made, tmp_path, **changes))
 
 
 MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
@@ -291,6 +337,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"fit": {"batchsize": 3}}, ["fit.batchsize", "batch_size"]),
     ({"sampling": {"steps": 0}}, ["sampling.steps=0"]),
     ({"sampling": {"given": -1}}, ["sampling.given=-1"]),
+    ({"sampling": {"given": 90}}, ["sampling.given=90", "360 frames", "is left to generate"]),
     ({"metrics": {"protocol": "paper"}}, ["metrics.protocol=paper", "paper2024"]),
     ({"body": {"skeleton": "bones"}}, ["body.skeleton=bones", "synthetic"]),
     ({"body": {"skeleton": "smplx"}}, ["body.path"]),
@@ -348,6 +395,69 @@ def test_a_dry_run_writes_nothing(made: Made, tmp_path: Path) -> None:
     assert facts["train_clips"] == 8
     assert facts["tokens_face"] == "2 of 32, 2 frames each"
     assert list((tmp_path / "dry").iterdir()) == []
+
+
+def test_a_run_does_not_go_on_with_a_tokenizer_trained_anew(made: Made, tmp_path: Path) -> None:
+    own = dataclasses.replace(made, tokenizers=str(tmp_path / "tokenizers"))
+    shutil.copytree(made.tokenizers, own.tokenizers)
+    a2g_runs.run(own, tmp_path / "refused", trainer={"max_steps": 1})
+    kept = (tmp_path / "refused" / "checkpoints" / "last.ckpt").read_bytes()
+    a2g_runs.write_tokenizer(made.corpus, "upper", Path(own.tokenizers) / "upper", seed=1)
+    message = refused(own, tmp_path)
+    assert "other tokenizers, features or motion" in message
+    assert "codecs.upper: " in message
+    assert (tmp_path / "refused" / "checkpoints" / "last.ckpt").read_bytes() == kept
+
+
+def test_what_is_given_of_the_truth_is_told_beside_the_figures(
+    made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"stage": "test", "ckpt": str(trained[0])}
+    summary = a2g_runs.run(made, tmp_path, sampling={"given": 4, "top_k": 3}, **given)
+    remark = " (first 4 moments given)"
+    assert list(summary["results"])[:2] == [f"this model{remark}", f"this model, audio of another clip{remark}"]
+    about = summary["results"][f"this model{remark}"]["about"]
+    assert (about["given_moments"], about["seed"], about["sampling"]["top_k"]) == (4, 0, 3)
+    assert "given_moments" not in summary["results"]["mean pose"]["about"]
+    assert {"test/mse/upper", "baseline/this_model_audio_of_another_clip/mse/upper"} <= set(summary)
+    page = (tmp_path / "report.html").read_text()
+    assert f"this model{remark}" in page
+    assert "given_moments" in page
+    assert "300 frames; 2_scott" in refused(made, tmp_path, sampling={"given": 75}, **given)
+
+
+def test_a_short_clip_is_generated_beside_long_ones_though_its_start_is_given(
+    made: Made, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    predictor = load_predictor(trained[0])
+    material = open_material(Sources(made.corpus, FEATURES, made.tokenizers, Stores(**made.stores), {}), Ranks())
+    short, long = material.clips("test", predictor.speakers)[:2]
+    sizes = {name: -(-17 // codec.stride) for name, codec in predictor.codecs.items()}
+    short = dataclasses.replace(
+        short,
+        clip=dataclasses.replace(short.clip, num_frames=17),
+        aligned={name: rows[:17] for name, rows in short.aligned.items()},
+        codes={name: codes[: sizes[name]] for name, codes in short.codes.items()},
+    )
+    sampling = {**a2g_runs.NODES["sampling"], "given": 4}
+    how = read_evaluation(sampling, a2g_runs.NODES["metrics"], a2g_runs.NODES["body"], "none", 0)
+    found = generate(predictor, [short, long], how, Ranks())
+    assert [found[data.clip.id].num_frames for data in (short, long)] == [17, long.clip.num_frames]
+    both = dataclasses.replace(material, store=dataclasses.replace(material.store, clips=(short.clip, long.clip)))
+    check_given(how, both)
+    with pytest.raises(UserError, match=rf"20 frames; {short.clip.id} has 17. .* of 1 of 2 clips: give 4"):
+        check_given(dataclasses.replace(how, overlap=Overlap(given=5)), both)
+
+
+def test_tokenizers_of_another_frame_rate_are_taken_where_that_is_asked_for(made: Made, tmp_path: Path) -> None:
+    slow = dataclasses.replace(made, corpus=dataclasses.replace(made.corpus, fps=15, allow_resample=True))
+    message = refused(slow, tmp_path, stage="tokenize")
+    assert "fps: 30 -> 15" in message
+    assert "any_fps=true" in message
+    done = a2g_runs.run(slow, tmp_path, stage="tokenize", any_fps=True)
+    assert done["coded_upper"] == done["clips"]
+    other = dataclasses.replace(slow, corpus=dataclasses.replace(slow.corpus, fps=30, trans="none"))
+    assert "any_fps" not in refused(other, tmp_path, stage="tokenize", any_fps=True)
 
 
 def test_start_weights_are_taken(made: Made, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -4,25 +4,30 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from voxlab.audio import load
 from voxlab.data.beat2 import Beat2
 from voxlab.data.motion_store import open_motion_store
 from voxlab.errors import UserError
 from voxlab.metrics import beats
+from voxlab.metrics.frechet import fit_gaussian, frechet_distance
 from voxlab.metrics.gesture_face import face_errors
 from voxlab.motion.clip import Motion
 from voxlab.motion.files import read_motion, write_motion
 from voxlab.motion.kinematics import joint_positions
-from voxlab.motion.parts import read_layout
+from voxlab.motion.parts import columns, read_layout
 from voxlab.motion.representation import to_frames
 from voxlab.motion.skeleton import EYES, JOINT_NAMES, synthetic_skeleton
-from voxlab.motion.statistics import compute_statistics
+from voxlab.motion.statistics import compute_statistics, load_legacy
+from voxlab.parallel import Ranks
 from voxlab.report import render_report
-from voxlab.tasks.a2g import fgd, measure, metric_plots, tables
+from voxlab.tasks.a2g import fgd, measure, metric_plots, report, tables
 from voxlab.tasks.a2g.baselines import HOLD, MEAN_POSE, SHUFFLED, TRUTH, baselines, play, with_baselines
 from voxlab.tasks.a2g.evaluate import Pair, evaluate, evaluate_methods
 from voxlab.tasks.a2g.folders import PREDICTED, evaluate_folders
@@ -298,6 +303,7 @@ def test_a_short_clip_is_played_to_and_fro():
     motion = make_motion(1, 4)
     played = play(motion, 9)
     np.testing.assert_array_equal(played.poses, motion.poses[[0, 1, 2, 3, 2, 1, 0, 1, 2]])
+    np.testing.assert_array_equal(play(cut(motion, 1), 3).poses, motion.poses[[0, 0, 0]])
 
 
 # ---- pages ---------------------------------------------------------------------------------------------------------
@@ -328,6 +334,17 @@ def test_plots_show_all_joints_and_onsets(records, references, wav, same):
     assert (min(seconds), max(seconds)) == pytest.approx((2.0, 5.0 - 1 / 30))
 
 
+def test_speeds_are_drawn_of_clips_longer_than_their_edges(references, wav):
+    pairs = [
+        Pair("long", make_motion(5), references[0], wav),
+        Pair("short", make_motion(6, 120), make_motion(7, 120), wav),
+    ]
+    (section,) = report.speeds(pairs, SKELETON)
+    assert section.title.startswith("Speed of the upper body, long (ticks")
+    still = dataclasses.replace(references[0], poses=0 * references[0].poses, trans=0 * references[0].trans)
+    assert list(report.speeds([Pair("still", still, still, None)], SKELETON)) == []
+
+
 # ---- folders and stores --------------------------------------------------------------------------------------------
 
 
@@ -353,7 +370,30 @@ def test_two_folders_are_compared_by_the_names_of_their_files(folders):
     assert found[TRUTH]["values"]["mse/upper"] == 0
 
 
-def test_folders_that_do_not_match_are_refused(folders, tmp_path):
+def test_a_clip_of_one_frame_is_left_out_and_said(folders):
+    own, other = folders
+    write_motion(own / "short.npz", make_motion(4, 1))
+    write_motion(other / "short.npz", make_motion(4, 1))
+    found = evaluate_folders(own, other, settings=FORCED, skeleton=SKELETON, layout=LAYOUT)
+    for record in found.values():
+        assert record["left_out"] == {"short": "reference: 1 frames, fewer than 4"}
+        assert set(record["clips"]) == {"2_scott_0_0_0", "2_scott_0_1_1"}
+
+
+def test_a_dry_run_looks_for_the_pairs(folders, tmp_path):
+    from voxlab.tasks.a2g import stages
+
+    own, other = folders
+    how: Any = SimpleNamespace(metrics=FORCED, stage=SimpleNamespace(skeleton=SKELETON, mesh=None))
+    place = stages.Place(Ranks(), tmp_path / "run", {}, dry_run=True)
+    corpus = Beat2(source="sample", root=str(tmp_path / "BEAT2"))
+    assert stages.evaluate(corpus, str(own), str(other), None, how, place) == {"clips": 2, "recordings": 1}
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="lacks 1 of the 3 clips"):
+        stages.evaluate(corpus, str(other), str(own), None, how, place)
+
+
+def test_folders_that_do_not_match_are_refused(folders, tmp_path, wav):
     own, other = folders
     given = {"settings": FORCED, "skeleton": SKELETON, "layout": LAYOUT}
     with pytest.raises(UserError, match=r"predicted=.*nowhere: no such folder"):
@@ -363,7 +403,14 @@ def test_folders_that_do_not_match_are_refused(folders, tmp_path):
     write_motion(own / "3_anna_0_1_1.npz", make_motion(1))
     with pytest.raises(UserError, match=r"lacks 1 of the 3 clips .*: 3_anna_0_1_1\. It has 2_scott_0_0_0"):
         evaluate_folders(own, other, **given)
-    (own / "3_anna_0_1_1.npz").rename(own / "2_scott_0_0_0.npz")
+    (own / "3_anna_0_1_1.npz").unlink()
+    for sounds, message in (
+        (wav, "no such folder"),
+        (own, r"no recording of the clips.*2_scott_0_0_0\.wav, 2_scott_0_1"),
+    ):
+        with pytest.raises(UserError, match=rf"audio=.*{sounds.name}.*{message}"):
+            evaluate_folders(own, other, wavs=sounds, **given)
+    write_motion(own / "2_scott_0_0_0.npz", make_motion(1))
     with pytest.raises(UserError, match=r"are of one clip"):
         evaluate_folders(own, other, **given)
 
@@ -415,9 +462,43 @@ def test_real_motion_scores_as_published_tools_score_it(real):
     if motion.num_frames == 1906:
         assert truth["l1div"] == pytest.approx(13.460, abs=0.01)
         assert truth["l1div_root_kept"] == pytest.approx(13.836, abs=0.01)
-    assert abs(truth["bc_compat_2025_over_shifted"]) < 0.05  # half a second off is hardly noticed
+    assert abs(truth["bc_compat_2025_over_shifted"]) < 0.02  # half a second off is hardly noticed
     assert values["noise"]["bc_compat_2025"] > truth["bc_compat_2025"] > truth["bc_fixed"]
     assert values["noise"]["jerk"] > 10 * truth["jerk"]
     assert values[MEAN_POSE]["bc_compat_2025"] == 0
     assert 0.02 < values[HOLD]["mse/upper"] < 0.08
     assert values[HOLD]["mse_of_mean/upper"] == pytest.approx(1, abs=0.01)
+
+
+def test_real_motion_has_the_beat_consistency_that_was_measured_independently(real):
+    motion, wav = real
+    audio, rate = load(wav)
+    onsets = beats.find_onsets(audio, rate, 0.0, motion.num_frames / motion.fps)
+    speeds = beats.joint_speeds(joint_positions(motion, SKELETON, trans=False), motion.fps).mean(0)
+    positions = joint_positions(motion, SKELETON, root="zeroed", trans=False)
+    noisy = positions + np.random.default_rng(0).normal(scale=0.01, size=positions.shape)
+    given = {"onsets": onsets, "mean_speeds": speeds, "fps": motion.fps, "rule": beats.RULES["bc_compat_2025"]}
+    score, shifted, noise, still = (
+        beats.beat_consistency(places, shift=shift, **given)[0]
+        for places, shift in ((positions, 0.0), (positions, 0.5), (noisy, 0.0), (0 * positions, 0.0))
+    )
+    assert still == 0
+    assert abs(score - shifted) < 0.02
+    assert noise > score + 0.05
+    if motion.num_frames == 1906:
+        assert (score, shifted, noise) == pytest.approx((0.748, 0.747, 0.857), abs=0.02)
+
+
+def test_distances_of_real_motion_are_those_of_the_closed_form(real):
+    motion, wav = real
+    path = wav.parents[3] / "metadata" / "beatx_speaker2_stats.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    part = LAYOUT.part("upper")
+    values = load_legacy(path).normalize(to_frames(motion)[:, columns(part)].astype(np.float64), part, LAYOUT)
+    centred = values - values.mean(0)
+    doubled = frechet_distance(fit_gaussian([centred]), fit_gaussian([2 * centred]))
+    assert doubled == pytest.approx(np.trace(np.cov(values, rowvar=False)), rel=1e-9)
+    assert frechet_distance(fit_gaussian([values]), fit_gaussian([values + 1])) == pytest.approx(78, abs=1e-6)
+    if motion.num_frames == 1906:
+        assert doubled == pytest.approx(56.23, abs=0.01)

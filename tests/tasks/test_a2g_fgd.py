@@ -1,18 +1,24 @@
 """The features of FGDs: their training, where they are kept, and the training-free ones against slow loops."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 import torch
 
+from voxlab.data.beat2 import Beat2
+from voxlab.data.motion_store import open_motion_store
 from voxlab.errors import UserError
+from voxlab.motion.files import read_motion, write_motion
 from voxlab.motion.parts import FRAME_DIM, read_layout
 from voxlab.motion.skeleton import UPPER_JOINTS
 from voxlab.motion.statistics import compute_statistics
+from voxlab.parallel import Ranks
 from voxlab.tasks.a2g import fgd
 from voxlab.tasks.a2g.fgd_training import encode_clip, load_net, obtain_net, train_net
-from voxlab.tasks.a2g.protocols import FgdNet
+from voxlab.tasks.a2g.protocols import FgdNet, Metrics
+from voxlab.tasks.motion_statistics import train_statistics
 
 TINY = FgdNet(width=16, dim=4, steps=40, batch_size=8, window=32, lr=1e-2)
 
@@ -64,7 +70,29 @@ def test_a_net_is_trained_once_for_each_setting(clips, statistics, tmp_path, mon
     others = [dataclasses.replace(TINY, seed=1), dataclasses.replace(TINY, dim=3)]
     names = {obtain_net(clips, statistics, settings, tmp_path, "motion")[1] for settings in others}
     names.add(obtain_net(clips, statistics, TINY, tmp_path, "other motion")[1])
-    assert len(names | {identity}) == 4
+    names.add(obtain_net(clips, compute_statistics(clips[:2]), TINY, tmp_path, "motion")[1])
+    assert len(names | {identity}) == 5
+
+
+def test_other_motion_of_the_same_length_gets_a_net_of_its_own(tmp_path):
+    corpus = Beat2(source="sample", root=str(tmp_path / "BEAT2"), store=str(tmp_path / "store"))
+    store, settings = open_motion_store(corpus), Metrics(fgd=dataclasses.replace(TINY, steps=1))
+    statistics = compute_statistics(clip.frames() for clip in store.split("test"))
+    before, numbers = fgd.trained_net(store, statistics, settings).id, train_statistics(store, Ranks()).fingerprint
+    path = store.split("train")[0].source.motion
+    os.utime(path, ns=(1, 1))
+    touched = open_motion_store(corpus)
+    assert fgd.trained_net(touched, statistics, settings).id == before
+    assert train_statistics(touched, Ranks()).fingerprint == numbers
+    motion = read_motion(path)
+    poses = motion.poses.copy()
+    poses[3:6, 50] += 0.01
+    write_motion(path, dataclasses.replace(motion, poses=poses))
+    changed = open_motion_store(corpus)
+    assert [clip.num_frames for clip in changed.clips] == [clip.num_frames for clip in store.clips]
+    assert changed.fingerprint == store.fingerprint
+    assert fgd.trained_net(changed, statistics, settings).id != before
+    assert train_statistics(changed, Ranks()).fingerprint != numbers
 
 
 def test_features_are_one_for_16_frames_and_none_for_a_short_clip(clips, statistics):
@@ -108,6 +136,8 @@ def test_mean_speeds_are_over_all_frames_of_all_clips():
     slow[..., 0], fast[..., 1] = 0.1 * np.arange(10)[:, None], 0.2 * np.arange(30)[:, None]
     np.testing.assert_allclose(fgd.mean_speeds([(slow, 30), (fast, 15)]), 3.0)
     np.testing.assert_allclose(fgd.mean_speeds([(slow, 10), (fast, 10)]), 0.25 * 1 + 0.75 * 2)
+    np.testing.assert_allclose(fgd.mean_speeds([(slow, 30), (slow[:1], 30)]), 3.0)
+    np.testing.assert_array_equal(fgd.mean_speeds([(slow[:1], 30)]), 0.0)
 
 
 def test_a_file_of_mean_speeds_is_checked(tmp_path):

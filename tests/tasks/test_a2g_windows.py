@@ -2,14 +2,17 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.data.beat2_trees import change
 from tests.tasks import motion_runs
 from voxlab.data.beat2 import Beat2
+from voxlab.data.beat2_files import MOTION
 from voxlab.data.motion_store import MotionStore, open_motion_store
 from voxlab.errors import UserError
 from voxlab.features.interpolate import at_frames
@@ -19,11 +22,14 @@ from voxlab.models.gesture.motion_codec import MotionCodec, part_record
 from voxlab.models.gesture.text import WordTable
 from voxlab.motion.parts import columns, read_layout
 from voxlab.parallel import Ranks
+from voxlab.tasks.a2g import fit as predictor_fit
 from voxlab.tasks.a2g.aligned import align, open_aligned
 from voxlab.tasks.a2g.data import TrainData
 from voxlab.tasks.a2g.features import FeatureTracks, Moments32, open_tracks
 from voxlab.tasks.a2g.windows import ClipData, Windows
 from voxlab.tasks.extract.features import extract_features
+from voxlab.tasks.train_tokenizer.motion import fit as tokenizer_fit
+from voxlab.tasks.train_tokenizer.motion.data import Windows as PartWindows
 
 LENGTH, STRIDE, FPS = 32, 20, 30
 MFCC = Mfcc(num_coefficients=8, num_bins=32)
@@ -184,3 +190,34 @@ def test_clips_that_are_all_too_short(windows: Windows) -> None:
     given: dict[str, Any] = {"length": 4000, "stride": 20, "fps": FPS}
     with pytest.raises(UserError, match=r"no clip is as long as a window: the longest of \d+ has \d+ frames"):
         Windows(windows.clips, windows.codecs, windows.moments, windows.table, **given)
+
+
+def test_clips_shorter_than_a_window_are_left_out_counted_and_told(tmp_path: Path) -> None:
+    corpus, short = motion_runs.sample(tmp_path, speakers=[4]), "4_lawrence_0_18_18"
+    corpus.prepare()
+    with np.load(corpus.folder / MOTION / f"{short}.npz") as file:
+        arrays = {key: file[key][:200] for key in ("poses", "trans", "expressions")}
+    change(corpus.folder, short, **arrays)
+    layout, store = read_layout("full421"), open_motion_store(corpus)
+    clips = store.split("train")
+    assert {clip.id: clip.num_frames for clip in clips}[short] == 200
+    rows = [ClipData(clip=clip, speaker=0, aligned={}, codes={}, words=()) for clip in clips]
+    given: dict[str, Any] = {"codecs": {}, "moments": {}, "table": WordTable.from_texts([]), "stride": 20, "fps": FPS}
+    for length, skipped in ((200, []), (201, [short])):
+        found = Windows(rows, **given, length=length)
+        assert found.skipped == skipped
+        assert (short in {clips[number].id for number, _ in found.places}) == (not skipped)
+        of_part = PartWindows(clips, layout.parts[0], length, 20)
+        assert (of_part.num_short, len(of_part)) == (len(skipped), len(found.places))
+
+        plain: dict[str, Any] = {"store": store, "layout": layout, "fps": FPS, "codecs": {}}
+        material: Any = SimpleNamespace(**plain, has_split=lambda _: False)
+        chosen: Any = SimpleNamespace(loop=SimpleNamespace(steps=lambda _: 1))
+        data: Any = SimpleNamespace(windows=found, batch_size=2, per_epoch=1)
+        model: Any = torch.nn.Identity()
+        facts = predictor_fit._facts(material, chosen, data, found, model)
+        assert facts["train_clips_too_short"] == len(skipped)
+        motion: Any = SimpleNamespace(train_set=of_part, val_set=None)
+        settings: Any = SimpleNamespace(batch_size=2, max_steps=1)
+        amounts = tokenizer_fit._amounts(motion, FPS, settings, settings)
+        assert (amounts["train_clips"], amounts["train_clips_too_short"]) == (3 - len(skipped), len(skipped))

@@ -16,8 +16,9 @@ from tests.tasks.tokenizer_runs import states
 from voxlab.data.beat2 import Beat2
 from voxlab.data.motion_store import MotionStore, open_motion_store
 from voxlab.errors import UserError
-from voxlab.models.gesture.motion_codec import find_tokenizers, load_motion_codec
+from voxlab.models.gesture.motion_codec import RECORD, find_tokenizers, load_motion_codec, part_record
 from voxlab.models.gesture.motion_rvq import MotionArchitecture, MotionRvq
+from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.output import Output
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.motion.kinematics import forward_kinematics
@@ -31,6 +32,7 @@ from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import AdamWCosine, AdamWSteps
 from voxlab.tasks.train_tokenizer.motion import test as motion_test
 from voxlab.tasks.train_tokenizer.motion.data import StepBatches, Windows
+from voxlab.tasks.train_tokenizer.motion.fit import _usage
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
 from voxlab.tasks.train_tokenizer.settings import Loop, fit_settings
 
@@ -362,6 +364,16 @@ def test_export_and_import_of_the_files_of_earlier_projects(whole: Whole, corpus
     assert again.weights_id == one.weights_id == summary["weights_id"]
     rotation = {"a_330_mean": np.zeros(330, np.float32), "a_330_std": np.ones(330, np.float32)}
     np.savez(tmp_path / "s.npz", **rotation, a_trans_mean=np.zeros(3), a_trans_std=np.ones(3))
+    hands = TINY.of_part(LAYOUT.part("hands"))
+    facts = {RECORD: part_record(LAYOUT.part("hands"), LAYOUT, 30, "any")}
+    files.export(hands.build(), hands, tmp_path / "hands", facts)
+    with pytest.raises(
+        UserError, match=r"out=\S+hands holds the codec of part=hands, which that of part=upper would re"
+    ):
+        run(
+            tmp_path, corpus, codec=with_weights(whole[0]), **{**given, "out": str(tmp_path / "hands"), "dry_run": True}
+        )
+    run(tmp_path, corpus, codec=with_weights(whole[0]), **given)  # its own may be replaced
     codec = replace(with_weights(summary["net"]), statistics=str(tmp_path / "s.npz"))
     run(tmp_path, legacy, codec=codec, **{**given, "out": str(tmp_path / "in")})
     imported = load_motion_codec(tmp_path / "in")
@@ -369,6 +381,23 @@ def test_export_and_import_of_the_files_of_earlier_projects(whole: Whole, corpus
     x = torch.randn(1, 16, 78)
     assert torch.equal(imported.network.encode(x), one.network.encode(x))
     torch.testing.assert_close(imported.network(x).output, one.network(x).output)
+
+
+def test_a_last_checkpoint_that_is_cut_off_is_refused(whole: Whole, corpus: Beat2, tmp_path: Path) -> None:
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes((whole[0] / "checkpoints" / "last.ckpt").read_bytes()[:-500])
+    with pytest.raises(
+        UserError, match=r"last\.ckpt can't be read as a checkpoint: it is cut off .*Delete it"
+    ) as error:
+        run(tmp_path / "run", corpus, codec=DROPOUT)
+    assert "weights_only" not in str(error.value)
+
+
+def test_a_run_says_how_its_codec_is_used(tmp_path: Path) -> None:
+    assert _usage(tmp_path / "0", "upper") == f"task=a2g tokenizers='{{upper: {tmp_path / '0'}, ...}}'"
+    (tmp_path / "multirun.yaml").write_text("")
+    assert _usage(tmp_path / "0", "upper") == f"task=a2g tokenizers={tmp_path}"
 
 
 def test_start_weights(whole: Whole, corpus: Beat2, tmp_path: Path) -> None:

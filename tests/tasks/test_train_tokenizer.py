@@ -270,7 +270,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"codec.weights=random names a trained one(.|\n)*ckpt=",
     ),
     "stage": ({"stage": "generate"}, r"stage=generate: task=train_tokenizer has fit, test"),
-    "part": ({"part": "upper"}, r"part=upper goes with codec=motion_rvq"),
+    "part": ({"part": "upper"}, r"part=upper is a part of the body: it goes with codec=motion_rvq data=beat2"),
     "loss": ({"loss": None}, r"loss=tokenizer optim=adamw_cosine"),
     "foreign": ({"ckpt": "nowhere"}, r"nowhere does not exist"),
 }

@@ -4,7 +4,6 @@ Licence and layout: https://huggingface.co/datasets/H-Liu1997/BEAT2 (non-commerc
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,9 @@ from voxlab.data.beat2_files import (
     TEXT,
     WAV,
     ClipName,
+    describe_splits,
     find_corpus,
+    is_id,
     parse_id,
     read_offsets,
     read_split_table,
@@ -32,6 +33,7 @@ from voxlab.data.items import AudioItem, file_stamp
 from voxlab.data.names import inflected, listed
 from voxlab.data.sample.beat2 import write_sample
 from voxlab.errors import UserError
+from voxlab.motion.files import FIXES
 
 __all__ = ["Beat2", "Clip"]
 
@@ -39,7 +41,12 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = "H-Liu1997/BEAT2"
 _FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_TRANS = ("velocity", "legacy", "none")
+_CHOICES = {
+    "source": ("disk", "sample", "download"),
+    "splits": ("file", "auto"),
+    "trans": ("velocity", "legacy", "none"),
+    "fix": FIXES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ class Beat2:
         split_file: CSV with the columns id and type; None: train_test_split.csv of the corpus.
         additional: clips of the type "additional" (conversations) belong to train; else they are left out.
         strict: one missing, unreadable or unequal clip is an error.
-        max_bad_fraction: more of them than this always are.
+        max_bad_fraction: more of them than this always are, and if none is left.
         fps: frames a second of all motion.
         allow_resample: change files of another frame rate; else they are bad clips.
         fix: "none", or "interpolate" fills gaps of up to 5 frames of NaN.
@@ -122,6 +129,7 @@ class Beat2:
             "fps": self.fps,
             "trans": self.trans,
             "fix": self.fix,
+            "allow_resample": self.allow_resample,
             "clean_first_seconds": float(self.clean_first_seconds),
             "clean_final_seconds": float(self.clean_final_seconds),
         }
@@ -137,15 +145,14 @@ class Beat2:
         """Write the sample or download the clips, when asked to. To be called on one rank only.
 
         Raises:
-            UserError: `source` is unknown, or the download fails.
+            UserError: wrong settings, or the download fails.
         """
+        self._check_settings()
         if self.source == "sample":
             if write_sample(self._root / f"beat_{self.language}_v2.0.0"):
                 log.info("sample corpus: %s", self._root)
         elif self.source == "download":
             self._download()
-        elif self.source != "disk":
-            raise UserError(f"data.source={self.source}: choose disk, sample or download.")
 
     def items(self) -> list[AudioItem]:
         """Return the recordings of the chosen speakers, sorted by id, whether they have motion or not.
@@ -175,10 +182,10 @@ class Beat2:
 
     def find_clips(self) -> tuple[list[Clip], dict[str, str]]:
         """Return the clips that have motion and audio, and id -> what is missing of all others."""
-        offsets = {} if self.offsets is None else read_offsets(Path(self.offsets))
+        chosen, offsets = self._chosen(), self._offsets()
         clips: list[Clip] = []
         missing: dict[str, str] = {}
-        for clip_id, split in self._chosen().items():
+        for clip_id, split in chosen.items():
             motion, wav = self._path(MOTION, clip_id, "npz"), self._path(WAV, clip_id, "wav")
             absent = [f"no {path.parent.name}/{path.name}" for path in (motion, wav) if not path.is_file()]
             if absent:
@@ -199,7 +206,7 @@ class Beat2:
             total: number of chosen clips.
 
         Raises:
-            UserError: there are too many, or any with `strict`.
+            UserError: there are too many, or any with `strict`, or no other clips.
         """
         if not bad:
             return
@@ -207,6 +214,8 @@ class Beat2:
         lines = what + listed([f"{clip_id}: {reason}" for clip_id, reason in sorted(bad.items())], "\n  ")
         if self.strict:
             raise UserError(f"{self.folder}: {lines}\ndata.strict=false passes over them.")
+        if len(bad) == total:
+            raise UserError(f"{self.folder}: {lines}\nNo clip is left. Complete the corpus or correct the settings.")
         if len(bad) > self.max_bad_fraction * total:
             raise UserError(
                 f"{self.folder}: {lines}\nThat is more than data.max_bad_fraction={self.max_bad_fraction:g} allows. "
@@ -265,22 +274,46 @@ class Beat2:
 
     def _split_of(self) -> dict[str, str]:
         if self.splits == "auto":
-            ids = {path.stem: path.stem for path in (self.folder / MOTION).glob("*.npz")}
-            return splits.by_fraction(ids, _FRACTIONS, 0)
+            ids = self._recorded()
+            strange = sorted(clip_id for clip_id in ids if not is_id(clip_id))
+            if strange:
+                raise UserError(
+                    f"{self.folder / MOTION}: {listed([f'{name}.npz' for name in strange])}: no name of a clip "
+                    "(<speaker>_<name>_<kind>_<start>_<end>). Take it away, or name the clips in a split file."
+                )
+            return splits.by_fraction({clip_id: clip_id for clip_id in ids}, _FRACTIONS, 0)
         return {key: SPLITS[kind] for key, kind in self.listed().items() if kind != ADDITIONAL or self.additional}
 
+    def _recorded(self) -> set[str]:
+        return {path.stem for path in (self.folder / MOTION).glob("*.npz")}
+
+    def _offsets(self) -> dict[str, Seconds]:
+        """Read the table of offsets; what it names has to be a clip, though not of the chosen ones."""
+        if self.offsets is None:
+            return {}
+        offsets = read_offsets(Path(self.offsets))
+        known = self._recorded() | (self.listed().keys() if self.splits == "file" else set())
+        unknown = sorted(offsets.keys() - known)
+        if unknown:
+            raise UserError(
+                f"data.offsets={self.offsets}: no split and no file of {self.folder / MOTION} has {listed(unknown)}. "
+                "Correct or leave out these rows."
+            )
+        return offsets
+
     def _check_settings(self) -> None:
-        if self.splits not in ("file", "auto"):
-            raise UserError(f"data.splits={self.splits}: choose file or auto.")
-        if self.trans not in _TRANS:
-            raise UserError(f"data.trans={self.trans}: choose {', '.join(_TRANS)}.")
-        if isinstance(self.speakers, str) or (self.speakers is not None and not self.speakers):
-            raise UserError(f"data.speakers={self.speakers or '[]'}: give a list of numbers, '[2]', or null (all).")
-        if not 1 <= self.fps <= 1000:
-            raise UserError(f"data.fps={self.fps}: give frames a second, 30 as in the files or fewer.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                spelled = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UserError(f"data.{name}={getattr(self, name)}: choose {spelled}.")
+        if self.speakers is not None and not _are_numbers(self.speakers):
+            raise UserError(f"data.speakers={self.speakers}: give a list of numbers, '[2]', or null (all).")
+        if type(self.fps) is not int or not 1 <= self.fps <= 1000:
+            raise UserError(f"data.fps={self.fps}: give whole frames a second, 30 as in the files or fewer.")
         for name in ("max_len_mismatch_s", "clean_first_seconds", "clean_final_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"data.{name}={getattr(self, name)}: give seconds, 0 or more.")
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < float("inf"):
+                raise UserError(f"data.{name}={value}: give seconds, 0 or more.")
 
     def _path(self, kind: str, clip_id: str, suffix: str) -> Path:
         return self.folder / kind / f"{clip_id}.{suffix}"
@@ -307,16 +340,9 @@ class Beat2:
             ) from error
 
 
-def describe_splits(split_of: Mapping[str, str]) -> str:
-    """Spell how many clips each speaker has in each split."""
-    counts: dict[str, Counter[str]] = {}
-    for clip_id, split in split_of.items():
-        counts.setdefault(parse_id(clip_id).speaker, Counter())[split] += 1
-    ordered = sorted(counts.items(), key=lambda entry: int(entry[0]))
-    return "; ".join(
-        f"speaker {speaker}: " + ", ".join(f"{split} {of[split]}" for split in ("train", "validation", "test"))
-        for speaker, of in ordered
-    )
+def _are_numbers(speakers: Any) -> bool:
+    is_list = isinstance(speakers, list | tuple)
+    return is_list and len(speakers) > 0 and all(type(speaker) is int for speaker in speakers)
 
 
 def _metadata(name: ClipName) -> dict[str, str]:

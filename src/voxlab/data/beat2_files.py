@@ -5,9 +5,10 @@ Layout: <root>/beat_<language>_v2.0.0/{smplxflame_30/<id>.npz, wave16k/<id>.wav,
 
 import csv
 import io
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,23 @@ def parse_id(clip_id: str) -> ClipName:
     return ClipName(match["speaker"], match["name"], "speech" if is_speech else "conversation", emotion)
 
 
+def is_id(name: str) -> bool:
+    """Say whether a name is the id of a clip."""
+    return _ID.fullmatch(name) is not None
+
+
+def describe_splits(split_of: Mapping[str, str]) -> str:
+    """Spell how many clips each speaker has in each split."""
+    counts: dict[str, Counter[str]] = {}
+    for clip_id, split in split_of.items():
+        counts.setdefault(parse_id(clip_id).speaker, Counter())[split] += 1
+    ordered = sorted(counts.items(), key=lambda entry: int(entry[0]))
+    return "; ".join(
+        f"speaker {speaker}: " + ", ".join(f"{split} {of[split]}" for split in ("train", "validation", "test"))
+        for speaker, of in ordered
+    )
+
+
 # ---- where ----------------------------------------------------------------------------------------------------------
 
 
@@ -81,9 +99,14 @@ def find_corpus(root: Path, language: str) -> Path:
     """Return the folder of one language: the root itself, or one up to 3 levels below it.
 
     Raises:
-        UserError: there is none, or it isn't clear which.
+        UserError: there is none, or only of other languages, or it isn't clear which.
     """
     if _is_corpus(root):
+        match = _NAME.match(root.absolute().name)
+        if match and match[1] != language:
+            raise UserError(
+                f"data.language={language}: data.root={root} holds {match[1]}. Set data.language={match[1]}."
+            )
         return root
     found = _below(root, _DEPTH) if root.is_dir() else []
     named = {folder: match[1] for folder in found if (match := _NAME.match(folder.name))}
@@ -151,14 +174,19 @@ def read_offsets(path: Path) -> dict[str, Seconds]:
     """Read id -> second of the wav at which the motion starts, from a CSV with the columns id and offset_s.
 
     Raises:
-        UserError: the file or a column is missing, or a value is no number.
+        UserError: the file or a column is missing, a value is no finite number, or an id is there twice.
     """
-    offsets = {}
+    offsets: dict[str, Seconds] = {}
     for line, row in _rows(path, ("id", "offset_s")):
+        if row["id"] in offsets:
+            raise UserError(f"{path}, line {line}: {row['id']} is there a second time; leave one row of each.")
         try:
-            offsets[row["id"]] = float(row["offset_s"])
+            offset = float(row["offset_s"])
         except ValueError:
-            raise UserError(f"{path}, line {line}: offset_s is {row['offset_s']!r}; expected seconds.") from None
+            offset = math.nan
+        if not math.isfinite(offset):
+            raise UserError(f"{path}, line {line}: offset_s is {row['offset_s']!r}; expected seconds.")
+        offsets[row["id"]] = offset
     return offsets
 
 
@@ -167,16 +195,24 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {path}: {getattr(error, 'strerror', None) or error}.") from None
-    reader = csv.DictReader(io.StringIO(text))
-    header = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} has no column {' and '.join(missing)}: its first line is {','.join(header)!r}, expected "
-            f"{','.join(columns)}."
-        )
-    reader.fieldnames = header
-    return [(reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader]
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    last = 0
+    try:
+        reader.fieldnames = header = [name.strip() for name in reader.fieldnames or ()]
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise UserError(
+                f"{path} has no column {' and '.join(missing)}: its first line is {','.join(header)!r}, expected "
+                f"{','.join(columns)}."
+            )
+        last = reader.line_num
+        for row in reader:
+            last = reader.line_num
+            rows.append((last, {name: (row[name] or "").strip() for name in columns}))
+    except csv.Error as error:
+        raise UserError(f"{path}, after line {last}: {error}. Is a quotation mark never closed there?") from None
+    return rows
 
 
 def read_semantic(path: Path) -> list[SemanticLabel]:

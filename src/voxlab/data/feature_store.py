@@ -62,6 +62,7 @@ class StoredEpisode:
         views: a dict each: index, user, others, user_ratio.
         speakers: that are known; None where speakers aren't told apart.
         files: names of the files that there are.
+        source: what it was made from: path and stamp of the audio, at least.
         again: the command that makes them again.
     """
 
@@ -79,6 +80,7 @@ class StoredEpisode:
     views: tuple[Mapping[str, Any], ...]
     speakers: tuple[str, ...] | None
     files: tuple[str, ...]
+    source: Mapping[str, Any]
     again: str
 
     def features(self, view: int = 0) -> FrameFile:
@@ -157,6 +159,7 @@ class FeatureStore:
         missing: id -> reason of recordings that have no features, though their number was accepted.
         flags: remarks for every figure made from the features: random_weights, sample, uses_oracle_mask,
             uses_oracle_text.
+        asked: by what name the weights were asked for, see `store_writer.begin_store`; empty where nothing is told.
     """
 
     folder: Path
@@ -165,6 +168,7 @@ class FeatureStore:
     episodes: tuple[StoredEpisode, ...]
     missing: Mapping[str, str]
     flags: Mapping[str, bool]
+    asked: Mapping[str, Any]
 
     @property
     def features(self) -> Mapping[str, Any]:
@@ -191,6 +195,7 @@ def open_store(
     data: Mapping[str, Any] | None = None,
     partial: bool = False,
     extraction: str | None = None,
+    key: str = "store",
 ) -> FeatureStore:
     """Open the store below `root` that fits.
 
@@ -200,6 +205,7 @@ def open_store(
         data: settings that the corpus must have, any part of `corpus_settings`.
         partial: take an unfinished store as well.
         extraction: words of the command line that choose corpus and features, for messages; None: their names.
+        key: of the configuration that holds `root`, for messages.
 
     Raises:
         UserError: no store, none or several that fit (with the keys that differ), or an unfinished extraction.
@@ -216,7 +222,7 @@ def open_store(
     differing = {folder: _differing(manifest["settings"], wanted) for folder, manifest in found.items()}
     fitting = [folder for folder, lines in differing.items() if not lines]
     if len(fitting) != 1:
-        raise UserError(_explain(root, found, differing, fitting, wanted, extraction))
+        raise UserError(_explain(root, found, differing, fitting, wanted, extraction, key))
     return _open(fitting[0], found[fitting[0]], partial, extraction)
 
 
@@ -254,10 +260,11 @@ def _explain(
     fitting: Sequence[Path],
     wanted: Mapping[str, Mapping[str, Any]],
     extraction: str | None,
+    key: str,
 ) -> str:
     if fitting:
         first, *others = fitting
-        lines = [f"{len(fitting)} stores in {root} fit; choose one with store=DIR:", f"  {first}"]
+        lines = [f"{len(fitting)} stores in {root} fit; choose one with {key}=DIR:", f"  {first}"]
         for folder in others:
             changed = differences(found[first]["settings"], found[folder]["settings"])
             lines += [f"  {folder}", *(f"    {line}" for line in changed)]
@@ -283,7 +290,8 @@ def _open(folder: Path, manifest: Mapping[str, Any], partial: bool, extraction: 
         raise UserError(f"{len(refused)} recordings have no features in {folder}:\n  {shown}\nRun {again} again.")
     paths = [folder / entry["split"] / entry["key"] for entry in index["episodes"]]
     episodes = tuple(_read_episode(path, settings["features"], again) for path in paths)
-    return FeatureStore(folder, settings, manifest["fingerprint"], episodes, missing, manifest["flags"])
+    asked = manifest.get("asked", {})
+    return FeatureStore(folder, settings, manifest["fingerprint"], episodes, missing, manifest["flags"], asked)
 
 
 def _read_episode(folder: Path, features: Mapping[str, Any], again: str) -> StoredEpisode:
@@ -304,6 +312,7 @@ def _read_episode(folder: Path, features: Mapping[str, Any], again: str) -> Stor
         views=tuple(record["views"]),
         speakers=None if speakers is None else tuple(speakers),
         files=tuple(record["files"]),
+        source=record["source"],
         again=again,
     )
 

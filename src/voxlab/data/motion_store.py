@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from voxlab.audio import Seconds
-from voxlab.data.beat2 import Beat2, describe_splits
+from voxlab.data.beat2 import Beat2
 from voxlab.data.beat2_clips import (
     WARN_MISMATCH_S,
     Clip,
@@ -24,6 +24,7 @@ from voxlab.data.beat2_clips import (
     load_clip,
     read_clip_motion,
 )
+from voxlab.data.beat2_files import describe_splits
 from voxlab.data.build_lock import alone
 from voxlab.data.episodes import Word
 from voxlab.data.names import inflected, listed
@@ -142,7 +143,7 @@ def open_motion_store(corpus: Beat2, ranks: Ranks | None = None) -> MotionStore:
     Of several processes one builds, and the others wait. The bytes are the same however often building was broken off.
 
     Raises:
-        UserError: the corpus is unusable, or too many of its clips are.
+        UserError: the corpus is unusable, or too many of its clips are, or all.
     """
     ranks = ranks or Ranks()
     settings = {"store": VERSION, **corpus.settings}
@@ -255,7 +256,7 @@ def _build_clip(corpus: Beat2, folder: Path, clip: Clip, remarks: dict[str, list
         loaded = load_clip(clip, corpus.reading)
     except UserError as error:
         (own / FRAMES).unlink(missing_ok=True)
-        return record | {"error": str(error), "allow_resample": corpus.allow_resample}
+        return record | {"error": str(error)}
     frames = to_frames(loaded.motion, cast(TransMode, corpus.trans))
     with atomic_path(own / FRAMES) as temporary, temporary.open("wb") as file:
         np.save(file, frames)
@@ -283,7 +284,7 @@ def _renewed(corpus: Beat2, folder: Path, clip: Clip, record: Record | None) -> 
         return None
     now, then = _sources(corpus, clip), record["sources"]
     if "error" in record:
-        return record if now == then and record["allow_resample"] == corpus.allow_resample else None
+        return record if now == then else None
     path, paths = folder / CLIPS / clip.id / FRAMES, {"motion": clip.motion, "wav": clip.wav}
     if not path.is_file() or path.stat().st_size != record["size"]:
         return None

@@ -1,7 +1,4 @@
-"""Windows of fixed length over stored motion, and the samples that belong to them, in integer arithmetic.
-
-Frame f starts at f / fps seconds; samples are rounded half up, so nothing drifts however long a clip is.
-"""
+"""Windows of fixed length over stored motion."""
 
 from collections.abc import Sequence
 
@@ -11,11 +8,6 @@ import numpy as np
 def window_starts(num_frames: int, length: int, stride: int) -> range:
     """Return the first frames of all windows that fit: (num_frames - length) // stride + 1 of them, or none."""
     return range(0, num_frames - length + 1, stride)
-
-
-def audio_start(frame: int, fps: int, sample_rate: int) -> int:
-    """Return the sample at which a frame starts; of a number of frames, the samples that a window of them has."""
-    return (frame * sample_rate + fps // 2) // fps
 
 
 def gather(

@@ -26,9 +26,9 @@ from voxlab.data.frame_file import finite_rows
 from voxlab.errors import UserError
 
 _LONGEST_KEY = 120  # bytes, before the hash
-_FP16_MAX = 65504.0
-_DIGITS = 12
+_FP16_MAX, _DIGITS = 65504.0, 12
 _LOCK = Path(".state") / "index.lock"
+Facts = Mapping[str, Any]
 
 
 class BadFrames(ValueError):
@@ -77,16 +77,17 @@ def episode_key(item_id: str, split: str) -> str:
     return f"{short}-{hashlib.sha1(item_id.encode(), usedforsecurity=False).hexdigest()[:8]}"
 
 
-def begin_store(out: Path, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> Path:
+def begin_store(out: Path, settings: Facts, flags: Facts, asked: Facts | None = None) -> Path:
     """Make the folder of a fingerprint with its manifest, and return it; one that exists stays as it is.
 
     Args:
         out: folder of all fingerprints.
         settings: what decides the bytes; "features", "data" and so on.
         flags: remarks that belong to every figure made from the features, for example random weights.
+        asked: "weights": by what name they were asked for, which later commands compare without opening them.
     """
     folder = store_folder(out, settings)
-    manifest = {"fingerprint": folder.name, "settings": settings, "flags": flags}
+    manifest = {"fingerprint": folder.name, "settings": settings, "flags": flags, "asked": dict(asked or {})}
     storage.atomic_write_json(folder / storage.MANIFEST, manifest)
     return folder
 

@@ -3,15 +3,17 @@
 Source: the TextGrid pages of Praat's manual (both forms are one stream of numbers, quoted texts and flags).
 """
 
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from voxlab.data.episodes import Word
 from voxlab.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # Everything else in a long file explains what these are: a number only counts where it stands alone.
 _TOKEN = re.compile(
@@ -26,10 +28,12 @@ class Tier:
     """One row of a TextGrid.
 
     Attributes:
+        kind: "IntervalTier" or "TextTier" (points in time).
         name: as the file calls it.
         marks: in order of time, silence (an empty text) as well; a point in time starts and ends at once.
     """
 
+    kind: str
     name: str
     marks: tuple[Word, ...]
 
@@ -49,17 +53,31 @@ def read_textgrid(path: Path) -> list[Tier]:
 
 
 def read_words(path: Path) -> list[Word]:
-    """Return the spoken words of a file in order of time: of the tier "words", or else of the first one with intervals.
+    """Return the spoken words of a file in order of time.
+
+    They are in the tier of intervals with the name "words", or else in the first one whose name ends so ("scott -
+    words"), or else, with a warning, in the first one of all.
 
     Raises:
-        UserError: the file is absent or malformed, or has no tier.
+        UserError: the file is absent or malformed, or has no tier with intervals.
     """
-    tiers = read_textgrid(path)
-    named = [tier for tier in tiers if tier.name.strip().lower() == "words"]
-    chosen = (named or tiers)[:1]
-    if not chosen:
-        raise UserError(f"{path} has no tier; expected one with the name words.")
-    return [mark for mark in chosen[0].marks if mark.text.strip()]
+    tiers = [tier for tier in read_textgrid(path) if tier.kind == _INTERVALS]
+    if not tiers:
+        raise UserError(f"{path} has no tier with intervals; expected one with the name words.")
+    chosen = max(tiers, key=_fitness)
+    if not _fitness(chosen):
+        _warn_of_tier(chosen.name)
+    return [mark for mark in chosen.marks if mark.text.strip()]
+
+
+def _fitness(tier: Tier) -> int:
+    name = tier.name.strip().lower()
+    return (name == "words") + name.endswith("words")
+
+
+@cache  # once, however many files are alike
+def _warn_of_tier(name: str) -> None:
+    log.warning('TextGrids without a tier "words": the intervals of the first one, "%s", are taken for words', name)
 
 
 def parse_textgrid(data: bytes) -> list[Tier]:
@@ -95,7 +113,7 @@ def _tier(stream: "_Stream") -> Tier:
         if end < start or (marks and start < marks[-1].end - 1e-6):
             raise ValueError(f"line {stream.line}: a mark from {start:g} to {end:g} s is out of order in tier {name}")
         marks.append(Word(stream.text(), start, end))
-    return Tier(name, tuple(marks))
+    return Tier(kind, name, tuple(marks))
 
 
 class _Stream:
@@ -139,13 +157,3 @@ class _Stream:
         if number < 0 or not number.is_integer():
             raise ValueError(f"line {self.line}: {number:g} is no number of {what}")
         return int(number)
-
-
-def words_at_frames(words: Sequence[Word], num_frames: int, fps: int) -> np.ndarray:
-    """Return (T,) int64: which word sounds at (i + 0.5) / fps seconds, -1 for none; a word ends before its `end`."""
-    if not words:
-        return np.full(num_frames, -1, np.int64)
-    times = (np.arange(num_frames) + 0.5) / fps
-    starts, ends = (np.array([getattr(word, side) for word in words]) for side in ("start", "end"))
-    latest = np.searchsorted(starts, times, side="right") - 1
-    return np.where((latest >= 0) & (times < ends[np.maximum(latest, 0)]), latest, -1)

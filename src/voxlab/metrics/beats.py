@@ -23,7 +23,7 @@ EDGE: Seconds = 2.0  # at both ends, not looked at
 
 @dataclass(frozen=True)
 class BeatRule:
-    """One of the ways in which papers compute the score.
+    """A way to compute the score: bc_compat_* are those behind published figures, bc_fixed is theirs put right.
 
     Attributes:
         threshold: a minimum counts where the speed, over the joint's mean speed, is above this.

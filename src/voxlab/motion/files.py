@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 KEYS = ("betas", "poses", "expressions", "trans", "model", "gender", "mocap_frame_rate")
 DEFAULT_FPS = 30
+FIXES = ("none", "interpolate")
 MAX_GAP = 5  # frames that fix=interpolate fills
 _WIDTHS = {"poses": 3 * NUM_JOINTS, "trans": 3, "expressions": NUM_EXPRESSIONS}
 _LARGEST_ANGLE, _LARGEST_STEP = 2 * math.pi, 1.5  # rad, rad a frame at 30 fps
@@ -50,8 +51,8 @@ def inspect_motion(
     path: Path, *, fps: int | None = DEFAULT_FPS, allow_resample: bool = False, fix: str = "none"
 ) -> tuple[Motion, list[str]]:
     """Do what `read_motion` does, and return what is odd as remarks instead of logging it."""
-    if fix not in ("none", "interpolate"):
-        raise UserError(f"data.fix={fix}: choose none or interpolate.")
+    if fix not in FIXES:
+        raise ValueError(f"fix is {fix!r}, not one of {FIXES}")
     remarks: list[str] = []
     arrays = _read_arrays(path)
     _check_shapes(path, arrays)
@@ -104,10 +105,15 @@ def write_motion(path: Path, motion: Motion) -> None:
 
 
 def _read_arrays(path: Path) -> Arrays:
-    damage = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+    # RuntimeError: an archive with a password.
+    damage = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in KEYS if key in file.files}
+            arrays = {key: file[key] for key in KEYS if key in file.files}
+        others = [key for key, entry in arrays.items() if not isinstance(entry, np.ndarray)]
+        if others:
+            raise ValueError(f"{', '.join(others)} in it is no array")
+        return arrays
     except FileNotFoundError:
         raise UserError(f"there is no motion file {path}.") from None
     except (*damage, AttributeError, TypeError) as error:  # the last two: a lone array instead of an archive

@@ -1,9 +1,10 @@
 """Mean and standard deviation of the training clips of a motion store, computed once and kept beside it."""
 
-import hashlib
+import json
 import logging
+from typing import Any
 
-from voxlab.data.motion_store import RECORD, MotionStore
+from voxlab.data.motion_store import RECORD, MotionStore, StoredClip
 from voxlab.motion.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import fingerprint
@@ -20,8 +21,7 @@ def train_statistics(store: MotionStore, ranks: Ranks) -> Statistics:
         UserError: there are no training clips.
     """
     clips = store.split("train")
-    contents = {clip.id: hashlib.sha256((clip.folder / RECORD).read_bytes()).hexdigest() for clip in clips}
-    about = {"store": store.fingerprint, "split": "train", "clips": fingerprint(contents)}
+    about = {"store": store.fingerprint, "split": "train", "clips": train_fingerprint(store)}
     path = store.folder / FOLDER / f"{fingerprint(about)}.safetensors"
     if ranks.is_first and not path.is_file():
         record = {**about, "fps": store.fps, "num_clips": len(clips)}
@@ -30,3 +30,14 @@ def train_statistics(store: MotionStore, ranks: Ranks) -> Statistics:
         log.info("statistics of %d frames in %d training clips: %s", statistics.num_frames, len(clips), path)
     barrier(ranks)
     return load_statistics(path)
+
+
+def train_fingerprint(store: MotionStore) -> str:
+    """Return 16 hex digits that change with the motion of any training clip, or with which clips there are."""
+    contents = {clip.id: _content(clip) for clip in store.split("train")}
+    return fingerprint({"store": store.fingerprint, "clips": contents})
+
+
+def _content(clip: StoredClip) -> dict[str, Any]:
+    record = json.loads((clip.folder / RECORD).read_text(encoding="utf-8"))
+    return {name: value for name, value in record.items() if name != "sources"}  # which tell times of change

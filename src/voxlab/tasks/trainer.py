@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlab.errors import UserError
+from voxlab.models.checkpoints import load_checkpoint
 from voxlab.parallel import Ranks
+
+_log = logging.getLogger(__name__)
 
 # Keys of the trainer group that a training loop looks after itself; of the second kind, only the neutral value goes.
 _OWN = ("max_steps", "val_check_interval", "log_every_n_steps", "gradient_clip_val", "logger", "callbacks", "devices")
@@ -109,3 +112,24 @@ def make_trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
     return trainer.func(**{**keys, **fixed, **ours})
+
+
+def fit_or_resume(lightning: Any, module: Any, data: Any, last: Path, ranks: Ranks) -> None:
+    """Train from the run's last checkpoint, or from the start where there is none.
+
+    Args:
+        lightning: made by `make_trainer`.
+        module: a LightningModule.
+        data: a LightningDataModule.
+        last: the checkpoint.
+        ranks: this process among its peers.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    present = last.is_file()
+    if present:
+        load_checkpoint(last, wanted="Delete it to start again, or put a copy there.", mmap=True)
+        if ranks.is_first:
+            _log.info("going on from %s", last)
+    lightning.fit(module, datamodule=data, ckpt_path=last if present else None, weights_only=True)

@@ -3,7 +3,6 @@
 A file is {"net": tensors}. Their quantizer looks its codes up in codebook @ W.T + b; here the result is a plain table.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from voxlab.errors import UserError
+from voxlab.models.checkpoints import load_checkpoint
 from voxlab.models.gesture.motion_rvq import MotionArchitecture, MotionRvqVae
 from voxlab.models.tokenizer.quantizer import QuantizerSettings
 from voxlab.storage import atomic_path
@@ -80,11 +80,7 @@ def write_legacy(network: MotionRvqVae, path: Path) -> Path:
 def _read_net(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path} does not exist. Copy the checkpoint there, or train a tokenizer:\n  {_TRAIN}")
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason}.") from error
+    checkpoint: Any = load_checkpoint(path)
     net = checkpoint.get("net") if isinstance(checkpoint, dict) else None
     if not isinstance(net, dict):
         found = sorted(map(str, checkpoint))[:8] if isinstance(checkpoint, dict) else type(checkpoint).__name__

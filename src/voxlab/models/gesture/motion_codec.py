@@ -266,7 +266,7 @@ def find_tokenizers(
     if missing:
         raise UserError(
             f"tokenizers={where}: none for part {', '.join(missing)} of layout {layout.name} "
-            f"(found: {', '.join(codecs) or 'none'}). Train:\n  {TRAIN.format(parts=','.join(missing))}"
+            f"(found: {', '.join(codecs) or 'none'}; codecs of sound don't count). Train:\n  {TRAIN.format(parts=','.join(missing))}"
         )
     for name, codec in codecs.items():
         if codec.part.name != name:
@@ -277,13 +277,13 @@ def find_tokenizers(
 def _scan(
     folder: Path, statistics: str | Path | None, names: list[str]
 ) -> tuple[dict[str, list[Path]], dict[str, MotionCodec]]:
-    """Return paths and codecs by part of all that lies in a folder or directly below."""
+    """Return paths and codecs by part of all of motion that lies in a folder or directly below."""
     if not folder.is_dir():
         raise UserError(
             f"tokenizers={folder}: there is no such folder. Give the folder of a sweep that trained them:\n  "
             + TRAIN.format(parts=",".join(names))
         )
-    places = [place for place in [folder, *sorted(folder.iterdir())] if is_codec(place)]
+    places = [place for place in [folder, *sorted(folder.iterdir())] if is_codec(place) and _is_of_motion(place)]
     found: dict[str, list[Path]] = {}
     codecs: dict[str, MotionCodec] = {}
     for place in places:
@@ -291,6 +291,10 @@ def _scan(
         found.setdefault(codec.part.name, []).append(place)
         codecs[codec.part.name] = codec
     return found, codecs
+
+
+def _is_of_motion(place: Path) -> bool:
+    return place.suffix == ".pth" or RECORD in files.describe(place).facts
 
 
 def is_codec(place: Path) -> bool:

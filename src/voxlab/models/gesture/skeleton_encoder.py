@@ -3,7 +3,6 @@
 Everything about its shape, which joint sees which and what is pooled included, is read from the weights file.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxlab.errors import UserError
+from voxlab.models.checkpoints import load_checkpoint
 
 CROP = 32  # frames: the published tool cuts clips to a multiple of this, although 16 would do
 NUM_CHANNELS = 330
 _GROUPS = 10
+_WANTED = "Needed: AESKConv_240_100.bin of EMAGE's evaluation tools, with `model_state`; or metrics.fgd_emage=null."
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.0\.residual\.0\.weight")
 
 
@@ -83,14 +84,13 @@ def load_skeleton_encoder(path: Path) -> SkeletonEncoder:
     Raises:
         UserError: the file is missing, no such file, or of another network.
     """
+    found = load_checkpoint(path, key="metrics.fgd_emage", wanted=_WANTED)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
         state = {name.removeprefix("module."): tensor.float() for name, tensor in found["model_state"].items()}
         encoder = SkeletonEncoder(state).eval()
         encoder.encode(torch.zeros(1, CROP, NUM_CHANNELS))
-    except (OSError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(
-            f"metrics.fgd_emage={path}: not EMAGE's motion autoencoder ({type(error).__name__}: {error}). Needed: "
-            "AESKConv_240_100.bin of EMAGE's evaluation tools, with `model_state`; or metrics.fgd_emage=null."
+            f"metrics.fgd_emage={path}: not EMAGE's motion autoencoder ({type(error).__name__}: {error}). {_WANTED}"
         ) from None
     return encoder

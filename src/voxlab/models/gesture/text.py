@@ -1,17 +1,12 @@
 """Words of transcripts: a table of the training set's words, and the tokens that a network makes of them."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-
-from voxlab.errors import UserError
-from voxlab.storage import atomic_write_json
 
 UNKNOWN = 0
 
@@ -48,25 +43,6 @@ class WordTable:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words, 1)}
-
-    def save(self, path: Path) -> None:
-        """Write the table as JSON."""
-        atomic_write_json(path, {"words": list(self.words)})
-
-    @classmethod
-    def load(cls, path: Path) -> "WordTable":
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: it is something else.
-        """
-        try:
-            words = json.loads(path.read_text(encoding="utf-8"))["words"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no word table ({error}): it needs {{'words': [...]}} as JSON.") from error
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise UserError(f"{path}: words has to be a list of words.")
-        return cls(tuple(words))
 
 
 def pad_words(items: Sequence[Sequence[tuple[str, float, float]]], table: WordTable) -> tuple[Tensor, Tensor, Tensor]:

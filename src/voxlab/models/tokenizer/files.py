@@ -6,16 +6,15 @@ A network rebuilds itself from its file alone. Codecs of sound and of motion and
 import dataclasses
 import hashlib
 import json
-import pickle
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from voxlab.errors import UserError
+from voxlab.models.checkpoints import load_checkpoint
 from voxlab.storage import atomic_write_bytes, atomic_write_json
 
 SCHEMA = 1
@@ -156,11 +155,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without copying its tensors into memory, and refuse those of other programs and tasks."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason}. {WANTED}") from error
+    checkpoint: Any = load_checkpoint(path, wanted=WANTED, mmap=True)
     made = checkpoint.get("voxlab") if isinstance(checkpoint, dict) else None
     if made is None:
         keys = sorted(map(str, checkpoint))[:8] if isinstance(checkpoint, dict) else type(checkpoint).__name__

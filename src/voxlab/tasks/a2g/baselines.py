@@ -58,8 +58,9 @@ def mean_pose(motion: Motion, statistics: Statistics) -> Motion:
 
 def play(motion: Motion, num_frames: int) -> Motion:
     """Return a motion of `num_frames` frames, played to and fro where it is shorter."""
-    last = max(motion.num_frames - 1, 1)
-    return _retime(motion, lambda _: last - np.abs(np.arange(num_frames) % (2 * last) - last))
+    last = motion.num_frames - 1
+    period = max(2 * last, 1)  # that of a single frame is 1
+    return _retime(motion, lambda _: last - np.abs(np.arange(num_frames) % period - last))
 
 
 def _retime(motion: Motion, choose: Callable[[np.ndarray], np.ndarray]) -> Motion:

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from voxlab.codecs.weights import RANDOM
 from voxlab.data.feature_store import FeatureStore, StoredEpisode, corpus_settings, open_store
+from voxlab.data.items import file_stamp
 from voxlab.data.motion_store import StoredClip
+from voxlab.data.names import listed
 from voxlab.errors import UserError
 from voxlab.features.base import Recording
 from voxlab.features.interpolate import at_frames, frame_times
@@ -77,15 +81,23 @@ def open_tracks(
         extraction: words of the command line that choose corpus and features.
 
     Raises:
-        UserError: no store fits, it holds codes, or it lacks clips.
+        UserError: no store fits, it holds codes, it lacks clips, or a recording has changed since.
     """
     store = open_features(root, features, corpus, key=key, extraction=extraction)
     episodes = {episode.id: episode for episode in store.episodes}
+    again = f"python main.py task=extract {extraction or '...'} out={root}"
     missing = [clip.id for clip in clips if clip.id not in episodes]
     if missing:
         raise UserError(
             f"{store.folder} has no features of {len(missing)} of {len(clips)} clips, for example {missing[0]}. "
-            f"Extract them: python main.py task=extract {extraction or '...'} out={root}"
+            f"Extract them: {again}"
+        )
+    stale = [line for clip in clips if (line := _stale(episodes[clip.id], clip))]
+    if stale:
+        raise UserError(
+            f"{store.folder} holds features of recordings that have changed since, {len(stale)} of {len(clips)}:\n  "
+            + listed(stale, "\n  ")
+            + f"\nExtract them anew: {again}"
         )
     tracks = {clip.id: _track(episodes[clip.id], store.features, clip) for clip in clips}
     record = {"fingerprint": store.fingerprint, **plain(store.settings["features"])}
@@ -96,13 +108,48 @@ def open_features(root: str, features: Any, corpus: Any, *, key: str, extraction
     """Open the store of features that fits; arguments as in `open_tracks`.
 
     Raises:
-        UserError: no store fits, or it holds codes.
+        UserError: no store fits, it holds codes, or features of other weights.
     """
-    settings = plain(features.settings())
-    store = open_store(root, features=settings, data=corpus_settings(corpus), extraction=extraction)
+    wanted, data = plain(features.settings()) | _weights(features), corpus_settings(corpus)
+    store = open_store(root, features=wanted, data=data, extraction=extraction, key=f"stores.{key}")
     if store.features["dtype"] == "int16":
         raise UserError(f"stores.{key}={root} holds codes: names of sounds, no quantities. Extract features=mfcc, ...")
+    _check_weights(store, features, key)
     return store
+
+
+def _weights(features: Any) -> dict[str, str]:
+    """Return weights_id as a store has it, where it is known without a download; features without weights have none."""
+    asked = getattr(features, "weights", None)
+    if asked == RANDOM:
+        return {"weights_id": f"{RANDOM}:{features.random_seed}"}
+    return {} if asked is None or not Path(asked).expanduser().exists() else {"weights_id": features.info.weights_id}
+
+
+def _check_weights(store: FeatureStore, features: Any, key: str) -> None:
+    """Refuse weights of the hub, which are known by their name, that are not those of the store.
+
+    Raises:
+        UserError: names both.
+    """
+    asked, stored = getattr(features, "weights", None), str(store.features["weights_id"])
+    if asked is None or _weights(features):
+        return
+    name = RANDOM if stored.startswith(RANDOM) else store.asked.get("weights", asked)
+    if name != asked:
+        raise UserError(
+            f"{store.folder} was made with {key}.weights={name} ({stored}), now {key}.weights={asked}. Set "
+            f"{key}.weights={name}, or extract with {asked}."
+        )
+
+
+def _stale(episode: StoredEpisode, clip: StoredClip) -> str:
+    """Say how a recording differs from the one that its features were made from; empty where it does not."""
+    was, now = str(episode.source.get("stamp")), file_stamp(clip.wav)
+    if was == now:
+        return ""
+    sizes = [stamp.partition(":")[0] for stamp in (was, now)]
+    return f"{clip.wav}: " + (" -> ".join(sizes) + " bytes" if sizes[0] != sizes[1] else "written at another time")
 
 
 def _track(episode: StoredEpisode, settings: Mapping[str, Any], clip: StoredClip) -> Track:

@@ -21,6 +21,7 @@ from voxlab.motion.skeleton import UPPER_JOINTS, Skeleton
 from voxlab.motion.statistics import Statistics
 from voxlab.tasks.a2g.fgd_training import encode_clip, obtain_net
 from voxlab.tasks.a2g.protocols import Metrics
+from voxlab.tasks.motion_statistics import train_fingerprint
 
 RAW_WINDOW = 16  # frames
 _UPPER = columns(Part("upper", UPPER_JOINTS))
@@ -81,8 +82,8 @@ def _sliding_mean(values: np.ndarray) -> np.ndarray:
 
 def trained_net(store: MotionStore, statistics: Statistics, settings: Metrics, device: str = "cpu") -> FeatureNet:
     """Return the features of our own autoencoder, trained on the train split at the first call."""
-    clips = [clip.frames() for clip in store.split("train")]
-    network, identity = obtain_net(clips, statistics, settings.fgd, store.folder, store.fingerprint, device)
+    clips, source = [clip.frames() for clip in store.split("train")], train_fingerprint(store)
+    network, identity = obtain_net(clips, statistics, settings.fgd, store.folder, source, device)
     return FeatureNet("fgd_ae", identity, lambda frames: encode_clip(network, frames))
 
 
@@ -137,9 +138,14 @@ def train_reference(
 
 
 def mean_speeds(clips: Iterable[tuple[np.ndarray, int]]) -> np.ndarray:
-    """Return the (55,) mean speed in m/s of each joint over clips of positions (T, 55, 3) with translation, and fps."""
+    """Return the (55,) mean speed in m/s of each joint over clips of positions (T, 55, 3) with translation, and fps.
+
+    A clip of a single frame has no speed and doesn't count.
+    """
     total, frames = np.zeros(NUM_JOINTS), 0
     for positions, fps in clips:
+        if len(positions) < 2:
+            continue
         total += beats.joint_speeds(positions, fps).sum(0)
         frames += len(positions)
     return total / max(frames, 1)

@@ -18,7 +18,7 @@ from voxlab.motion.statistics import Statistics
 from voxlab.storage import atomic_write_bytes, fingerprint
 from voxlab.tasks.a2g.protocols import FgdNet
 
-SCHEMA = 1  # raise it when architecture or training change: kept networks are then trained anew
+SCHEMA = 2  # raise it when architecture or training change: kept networks are then trained anew
 FOLDER = "fgd"
 _log = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ def obtain_net(
         statistics: of the same frames.
         settings: size and training.
         folder: of the motion store; the file goes into its folder fgd/.
-        source: fingerprint of the motion store.
+        source: fingerprint of the motion of the train split.
         device: that it is trained on; the file is the same wherever it is read.
 
     Raises:
         UserError: there is no clip as long as a window.
     """
-    record = {"schema": SCHEMA, "motion": source, "frames": [len(clip) for clip in clips]}
+    record = {"schema": SCHEMA, "motion": source, "statistics": statistics.fingerprint}
     identity = fingerprint({**record, **dataclasses.asdict(settings)})
     path = folder / FOLDER / f"{identity}.safetensors"
     if not path.is_file():

@@ -32,7 +32,7 @@ from voxlab.tasks.a2g.settings import Fit
 from voxlab.tasks.a2g.windows import Windows
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.settings import Loop, log_facts
-from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
+from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def fit(
         UserError: nothing to learn, or start weights of another model.
     """
     chosen.fit.check_windows(max(codec.stride for codec in material.codecs.values()))
+    testing.check_given(evaluation, material, ("test", "validation") if chosen.fit.generate_every else ("test",))
     material.tokenize(ranks)
     moments, table, speakers = material.moments(ranks), material.words(), material.speakers()
     shape: dict[str, Any] = {"length": chosen.fit.window, "fps": material.fps}
@@ -236,9 +237,7 @@ def _descend(
     kind: dict[str, Any] = {"precision": precision, "find_unused_parameters": True}
     lightning = make_trainer(trainer, ranks, run_dir, [progress], **kind, **ours)
     last = run_dir / CHECKPOINTS / LAST
-    if last.is_file() and ranks.is_first:
-        log.info("going on from %s", last)
-    lightning.fit(module, datamodule=Feed(data), ckpt_path=last if last.is_file() else None, weights_only=True)
+    fit_or_resume(lightning, module, Feed(data), last, ranks)
     if not progress.best:
         raise UserError("training ended before the first validation: raise trainer.max_time, or lower the steps.")
     if ranks.is_first:

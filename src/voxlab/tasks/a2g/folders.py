@@ -1,5 +1,6 @@
 """Metrics of two folders of motion files, whatever wrote them: `python main.py task=a2g stage=evaluate`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,23 @@ PREDICTED = "predicted"
 PREFIXES = ("res_", "gt_")  # that other tools put before the name of a clip
 _WAVES = "wave16k"  # of BEAT2, beside its folder of motion
 _SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of one clip.
+
+    Attributes:
+        id: of the clip.
+        predicted: motion that is measured.
+        reference: recorded motion.
+        wav: recording; None where there is none.
+    """
+
+    id: str
+    predicted: Path
+    reference: Path
+    wav: Path | None
 
 
 def evaluate_folders(
@@ -49,22 +67,14 @@ def evaluate_folders(
         method -> record as of `evaluate.evaluate`, first that of `PREDICTED`.
 
     Raises:
-        UserError: a folder has no motion, a clip has no reference, or a file is bad.
+        UserError: see `find_pairs`; or a file is bad.
     """
-    own, others = _list_motions(predicted, "predicted"), _list_motions(reference, "reference")
-    if missing := sorted(set(own) - set(others)):
-        raise UserError(
-            f"reference={reference} lacks {len(missing)} of the {len(own)} clips in predicted={predicted}: "
-            f"{', '.join(missing[:_SHOWN])}. It has {', '.join(sorted(others)[:_SHOWN])}, ..."
-        )
-    clips = sorted(own)
-    truths = [read_motion(others[clip], fps=None) for clip in clips]
+    files = find_pairs(predicted, reference, wavs)
+    truths = [read_motion(pair.reference, fps=None) for pair in files]
     found = statistics or compute_statistics(map(to_frames, truths), record={"fps": truths[0].fps, "trans": "velocity"})
-    folders = [wavs] if wavs else [reference, reference.parent / _WAVES]
-    recordings = [_find_wav(clip, others[clip].stem, folders) for clip in clips]
     pairs = [
-        Pair(clip, read_motion(own[clip], fps=None), truth, wav)
-        for clip, truth, wav in zip(clips, truths, recordings, strict=True)
+        Pair(pair.id, read_motion(pair.predicted, fps=None), truth, pair.wav)
+        for pair, truth in zip(files, truths, strict=True)
     ]
     methods = with_baselines(PREDICTED, pairs, found)
     if settings.mean_speeds:
@@ -84,8 +94,37 @@ def evaluate_folders(
         train=train,
         body=body,
     )
-    told = {"statistics": "given" if statistics else "of the reference clips", "not_predicted": len(others) - len(own)}
+    told = {
+        "statistics": "given" if statistics else "of the reference clips",
+        "not_predicted": len(_list_motions(reference, "reference")) - len(files),
+    }
     return {name: {**record, "about": {**record["about"], **told}} for name, record in records.items()}
+
+
+def find_pairs(predicted: Path, reference: Path, wavs: Path | None = None) -> list[PairFiles]:
+    """Return the files of each clip in `predicted`, sorted by clip; arguments as in `evaluate_folders`.
+
+    Raises:
+        UserError: a folder is missing or has no motion, a clip has no reference, or `wavs` has the recording of none.
+    """
+    own, others = _list_motions(predicted, "predicted"), _list_motions(reference, "reference")
+    if missing := sorted(set(own) - set(others)):
+        raise UserError(
+            f"reference={reference} lacks {len(missing)} of the {len(own)} clips in predicted={predicted}: "
+            f"{', '.join(missing[:_SHOWN])}. It has {', '.join(sorted(others)[:_SHOWN])}, ..."
+        )
+    if wavs is not None and not wavs.is_dir():
+        raise UserError(f"audio={wavs}: no such folder. Give the folder of the clips' recordings, <clip>.wav, or null.")
+    folders = [wavs] if wavs else [reference, reference.parent / _WAVES]
+    pairs = [
+        PairFiles(clip, own[clip], others[clip], _find_wav(clip, others[clip].stem, folders)) for clip in sorted(own)
+    ]
+    if wavs is not None and not any(pair.wav for pair in pairs):
+        raise UserError(
+            f"audio={wavs} has no recording of the clips in predicted={predicted}: "
+            f"{', '.join(f'{pair.id}.wav' for pair in pairs[:_SHOWN])} ... are not there."
+        )
+    return pairs
 
 
 def _list_motions(folder: Path, key: str) -> dict[str, Path]:

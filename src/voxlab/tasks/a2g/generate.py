@@ -3,6 +3,7 @@
 python main.py task=a2g stage=generate ckpt=<run folder> audio=<file or folder>
 """
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -10,28 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from voxlab import audio as audio_files
+from voxlab.data.names import listed
 from voxlab.data.textgrid import read_words
-from voxlab.errors import UserError
+from voxlab.errors import TooManyBadItems, UserError
 from voxlab.motion.bvh import write_bvh
 from voxlab.motion.expressions_csv import write_expressions
-from voxlab.motion.files import read_motion, write_motion
-from voxlab.motion.representation import to_frames
+from voxlab.motion.files import write_motion
 from voxlab.parallel import Ranks, gather
-from voxlab.storage import differences
+from voxlab.storage import atomic_write_bytes, differences
 from voxlab.tasks.a2g.features import check_features, extract, plain
-from voxlab.tasks.a2g.predictor import Codes, Input, Predictor, generate_codes, to_motion
+from voxlab.tasks.a2g.given import Given, read_given
+from voxlab.tasks.a2g.predictor import Input, Predictor, generate_codes, to_motion
 from voxlab.tasks.a2g.settings import Generate
 from voxlab.tasks.a2g.test import Evaluation
-from voxlab.tasks.a2g.windows import TimedWord
+from voxlab.tasks.a2g.windows import TimedWord, clip_words
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff")
 MIN_SECONDS = 0.1
+ERRORS = "errors.jsonl"  # in the folder of the output: id, path and reason of each recording that failed
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Request:
         files: name -> recording.
         out: folder to write to.
         settings: speaker, given motion, transcript.
+        max_bad_fraction: more recordings of a folder than this that fail, fail the run at its end.
     """
 
     files: dict[str, Path]
     out: Path
     settings: Generate
+    max_bad_fraction: float = 0.0
 
 
 def find_audio(audio: str | None) -> dict[str, Path]:
@@ -105,24 +109,54 @@ def generate(
         counts, and seconds of motion per second of work.
 
     Raises:
-        UserError: a recording can't be read, or the features have other weights.
+        UserError: the only recording can't be used, or the features have other weights.
+        TooManyBadItems: more recordings failed than `request.max_bad_fraction`.
     """
     used = {name: features[name] for name in predictor.moments}
     for name, node in used.items():
         _check_weights(predictor, name, node)
         node.to(ranks.device)
-    start, end = given_codes(predictor, request.settings, evaluation.overlap.seed_tokens)
-    begun, seconds = time.perf_counter(), {}
+    given = read_given(predictor, request.settings, evaluation.overlap.seed_tokens)
+    begun, seconds, failed = time.perf_counter(), {}, {}
     for name in sorted(request.files)[ranks.rank :: ranks.world]:
-        item, wav = _input(predictor, used, name, request, start, end)
+        try:
+            item = _input(predictor, used, name, request, given)
+        except Exception as error:  # a bad recording costs no other; what fails later is no matter of one recording
+            if len(request.files) == 1:
+                raise
+            failed[name] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            log.warning("%s failed: %s", request.files[name], failed[name])
+            continue
         motion = _motion(predictor, item, request.settings, evaluation, ranks.device)
         seconds[name] = motion.num_frames / predictor.fps
-        _write(motion, request.out / name, wav, evaluation)
+        _write(motion, request.out / name, request.files[name], evaluation)
         log.info("%s: %d frames, %.2f s", request.out / name, motion.num_frames, seconds[name])
-    every = {name: value for part in gather(ranks, seconds) for name, value in part.items()}
+    every, errors = ({k: v for part in gather(ranks, own) for k, v in part.items()} for own in (seconds, failed))
     total = sum(every.values())
     speed = total / max(time.perf_counter() - begun, 1e-9)
-    return {"recordings": len(every), "seconds": total, "generated_s_per_s": speed, "out": str(request.out)}
+    _judge(request, dict(sorted(errors.items())), ranks)
+    counts = {"recordings": len(every), "failed": len(errors), "seconds": total}
+    return {**counts, "generated_s_per_s": speed, "out": str(request.out)}
+
+
+def _judge(request: Request, failed: Mapping[str, str], ranks: Ranks) -> None:
+    """List what failed in a file; none where nothing did.
+
+    Raises:
+        TooManyBadItems: more recordings failed than `request.max_bad_fraction`.
+    """
+    path, total = request.out / ERRORS, len(request.files)
+    lines = [{"id": name, "path": str(request.files[name]), "reason": reason} for name, reason in failed.items()]
+    if ranks.is_first and failed:
+        atomic_write_bytes(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    elif ranks.is_first:
+        path.unlink(missing_ok=True)
+    if len(failed) > request.max_bad_fraction * total:
+        shown = listed([f"{name}: {reason}" for name, reason in failed.items()], "\n  ")
+        raise TooManyBadItems(
+            f"{len(failed)} of {total} recordings failed (allowed: {request.max_bad_fraction:.1%}):\n  {shown}\n"
+            f"All are listed in {path}; the others are complete. Raise max_bad_fraction to accept that."
+        )
 
 
 def _check_weights(predictor: Predictor, name: str, node: Any) -> None:
@@ -146,6 +180,8 @@ def _read(path: Path) -> tuple[Tensor, int]:
         raise UserError(f"audio={path} can't be read: {error}.") from error
     if wav.shape[-1] < MIN_SECONDS * sample_rate:
         raise UserError(f"audio={path} lasts {wav.shape[-1] / sample_rate:.3f} s; {MIN_SECONDS} s is the least.")
+    if not bool(wav.isfinite().all()):
+        raise UserError(f"audio={path} holds samples that are NaN or infinite.")
     if not bool(wav.any()):
         log.warning("%s is silent throughout.", path)
     return audio_files.to_mono(wav), sample_rate
@@ -156,19 +192,22 @@ def _input(
     features: Mapping[str, Any],
     name: str,
     request: Request,
-    start: Codes | None,
-    end: Codes | None,
-) -> tuple[Input, Path]:
+    given: Given,
+) -> Input:
     path, settings = request.files[name], request.settings
     wav, rate = _read(path)
     count = num_frames(wav.shape[-1], rate, predictor.fps)
+    try:
+        start, end = given.codes(count)
+    except UserError as error:
+        raise UserError(f"audio={path}: {error}") from None
     rows = {
         key: extract(node, audio_files.resample(wav, rate, node.info.sample_rate), name, count, predictor.fps)
         for key, node in features.items()
     }
     speaker = None if settings.speaker is None else str(settings.speaker)
     words = _words(settings.transcript, name, count / predictor.fps)
-    return Input(name, rows, speaker, words, start, end), path
+    return Input(name, rows, speaker, words, start, end)
 
 
 def _words(transcript: str | None, name: str, seconds: float) -> tuple[TimedWord, ...]:
@@ -178,32 +217,7 @@ def _words(transcript: str | None, name: str, seconds: float) -> tuple[TimedWord
     path = place / f"{name}.TextGrid" if place.is_dir() else place
     if not path.is_file():
         raise UserError(f"generate.transcript={transcript}: {path} is not there; null generates without words.")
-    return tuple((word.text, word.start, word.end) for word in read_words(path) if word.end <= seconds)
-
-
-def given_codes(predictor: Predictor, settings: Generate, moments: int) -> tuple[Codes | None, Codes | None]:
-    """Return the codes of the first moments of `seed_motion`, and of the last of `end_motion`.
-
-    Raises:
-        UserError: a file is wrong, or too short.
-    """
-    found: list[Codes | None] = []
-    for key, last in (("seed_motion", False), ("end_motion", True)):
-        path = getattr(settings, key)
-        found.append(None if path is None else _codes_of(predictor, Path(path).expanduser(), moments, key, last=last))
-    return found[0], found[1]
-
-
-def _codes_of(predictor: Predictor, path: Path, moments: int, key: str, *, last: bool) -> Codes:
-    frames = to_frames(read_motion(path, fps=predictor.fps), predictor.record["trans"])
-    coarsest = max(codec.stride for codec in predictor.codecs.values())
-    length = moments * coarsest
-    if len(frames) < length or not length:
-        raise UserError(
-            f"generate.{key}={path} has {len(frames)} frames; sampling.seed_tokens={moments} takes {length} of it."
-        )
-    part = frames[len(frames) - length :] if last else frames[:length]
-    return {name: torch.from_numpy(codec.tokenize(part).astype("int64")) for name, codec in predictor.codecs.items()}
+    return clip_words(((word.text, word.start, word.end) for word in read_words(path)), seconds)
 
 
 def _motion(predictor: Predictor, item: Input, settings: Generate, evaluation: Evaluation, device: str) -> Any:

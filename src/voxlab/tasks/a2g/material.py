@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from voxlab.data.motion_store import MotionStore, StoredClip, open_motion_store
+from voxlab.errors import UserError
 from voxlab.models.gesture.motion_codec import MotionCodec, find_tokenizers
 from voxlab.models.gesture.text import WordTable
 from voxlab.motion.parts import Layout, read_layout
@@ -18,7 +19,7 @@ from voxlab.tasks.a2g.aligned import align, open_aligned
 from voxlab.tasks.a2g.features import FeatureTracks, Moments32, measure_moments, open_tracks
 from voxlab.tasks.a2g.settings import Stores
 from voxlab.tasks.a2g.tokens import read_codes, tokenize
-from voxlab.tasks.a2g.windows import ClipData, TimedWord
+from voxlab.tasks.a2g.windows import ClipData, TimedWord, clip_words
 from voxlab.tasks.motion_statistics import train_statistics
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Sources:
         tokenizers: see `find_tokenizers`.
         stores: of features.
         extraction: "features", "acoustic" -> words of the command line that make the store.
+        any_fps: take tokenizers of motion of any frame rate.
     """
 
     corpus: Any
@@ -43,6 +45,7 @@ class Sources:
     tokenizers: Any
     stores: Stores
     extraction: Mapping[str, str]
+    any_fps: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class Material:
 def timed_words(clip: StoredClip) -> tuple[TimedWord, ...]:
     """Return (text, start, end) of the words of a clip, by their middles; empty without transcript."""
     words = [(word.text, word.start, word.end) for word in clip.words() or ()]
-    return tuple(sorted(words, key=lambda word: word[1] + word[2]))
+    return clip_words(words, clip.num_frames / clip.reading.fps)
 
 
 def open_material(sources: Sources, ranks: Ranks) -> Material:
@@ -138,7 +141,7 @@ def open_material(sources: Sources, ranks: Ranks) -> Material:
         UserError: something is missing, or does not fit.
     """
     corpus = sources.corpus
-    layout, codecs = open_tokenizers(corpus, sources.tokenizers)
+    layout, codecs = open_tokenizers(corpus, sources.tokenizers, any_fps=sources.any_fps)
     store = open_motion_store(corpus, ranks)
     tracks = {
         name: open_tracks(
@@ -156,8 +159,13 @@ def open_material(sources: Sources, ranks: Ranks) -> Material:
     return Material(corpus, store, layout, codecs, train_statistics(store, ranks), tracks)
 
 
-def open_tokenizers(corpus: Any, tokenizers: Any) -> tuple[Layout, dict[str, MotionCodec]]:
+def open_tokenizers(corpus: Any, tokenizers: Any, *, any_fps: bool = False) -> tuple[Layout, dict[str, MotionCodec]]:
     """Return the layout of a corpus and the tokenizer of each of its parts.
+
+    Args:
+        corpus: the data node.
+        tokenizers: see `find_tokenizers`.
+        any_fps: accept that they were trained at another frame rate.
 
     Raises:
         UserError: one is missing, or was trained on other motion.
@@ -165,7 +173,12 @@ def open_tokenizers(corpus: Any, tokenizers: Any) -> tuple[Layout, dict[str, Mot
     layout = read_layout(corpus.layout)
     codecs = find_tokenizers(tokenizers, layout)
     for codec in codecs.values():
-        codec.check_fits(layout, corpus.fps, corpus.trans)
+        try:
+            codec.check_fits(layout, corpus.fps, corpus.trans, any_fps=any_fps)
+        except UserError as error:
+            if any_fps or codec.fps == corpus.fps:
+                raise
+            raise UserError(f"{error}\nOr take them at another frame rate all the same: any_fps=true.") from None
     return layout, codecs
 
 

@@ -20,6 +20,7 @@ from voxlab.models.gesture.gesture_model import GestureModel
 from voxlab.models.gesture.motion_codec import MotionCodec
 from voxlab.models.tokenizer.ranks import sum_over_ranks
 from voxlab.tasks.a2g.data import TrainData, check_batch
+from voxlab.tasks.a2g.resumed import check_resumed
 from voxlab.tasks.a2g.settings import MONITORS, Fit
 from voxlab.tasks.a2g.windows import Batch
 from voxlab.tasks.averages import update_average
@@ -200,7 +201,12 @@ class A2gModule(LightningModule):
         checkpoint["voxlab"] = {**self.record, "task": TASK, "step": self.step, "scores": list(self.scores)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the clock."""
+        """Take the clock.
+
+        Raises:
+            UserError: the run began with other material.
+        """
+        check_resumed(checkpoint["voxlab"], self.record)
         self.step, self.scores = checkpoint["voxlab"]["step"], list(checkpoint["voxlab"]["scores"])
 
 

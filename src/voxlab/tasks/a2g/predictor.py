@@ -1,6 +1,5 @@
 """A trained model with all that it needs to make motion: from conditions to codes, to frames, to a `Motion`."""
 
-import pickle
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from voxlab.errors import UserError
+from voxlab.models.checkpoints import load_checkpoint
 from voxlab.models.gesture.conditions import Conditions
-from voxlab.models.gesture.gesture_model import GestureModel, describe, rebuild
+from voxlab.models.gesture.gesture_model import GestureModel, rebuild
 from voxlab.models.gesture.motion_codec import MotionCodec, find_tokenizers
 from voxlab.models.gesture.sampling import Sampling, generate_long
 from voxlab.models.gesture.text import WordTable, pad_words
@@ -113,11 +113,6 @@ class Predictor:
         return known.get(speaker or "", known[self.speakers[0]]).numpy()
 
 
-def model_record(model: GestureModel) -> dict[str, Any]:
-    """Return what `load_predictor` rebuilds a model from."""
-    return describe(model)
-
-
 def pack_statistics(statistics: Statistics, moments: Mapping[str, Moments32]) -> dict[str, Any]:
     """Return statistics of motion and features as a checkpoint keeps them."""
     numbers = {"mean": torch.from_numpy(statistics.mean.copy()), "std": torch.from_numpy(statistics.std.copy())}
@@ -176,11 +171,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or of another program or task.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"ckpt={path} can't be read as a checkpoint: {reason}.") from error
+    checkpoint: Any = load_checkpoint(path, key="ckpt")
     made = checkpoint.get("voxlab") if isinstance(checkpoint, dict) else None
     if not isinstance(made, dict) or made.get("task") != TASK:
         task = f"task={made.get('task')}" if isinstance(made, dict) else "another program"

@@ -6,10 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voxlab import report
+from voxlab.metrics import beats
+from voxlab.motion.kinematics import joint_positions
+from voxlab.motion.skeleton import UPPER_JOINTS, Skeleton
 from voxlab.plots import plot_curves
 from voxlab.report import Section
-from voxlab.tasks.a2g.metric_plots import plot_joints
+from voxlab.tasks.a2g.evaluate import Pair
+from voxlab.tasks.a2g.fgd import mean_speeds
+from voxlab.tasks.a2g.metric_plots import plot_joints, plot_speed
 from voxlab.tasks.a2g.predictor import Predictor
 from voxlab.tasks.a2g.protocols import Metrics
 from voxlab.tasks.a2g.tables import metric_table, published_table
@@ -28,6 +35,7 @@ _CURVES = {  # title -> (names, unit)
     "Speed": (("train/steps_per_s",), "steps a second"),
 }
 _TYPES = {".mp4": "video/mp4", ".gif": "image/gif"}
+_LEAST_SHOWN: beats.Seconds = 0.5
 _MAX_VIDEO = 20_000_000  # bytes; a larger one is named only
 
 
@@ -38,6 +46,8 @@ def write(
     predictor: Predictor,
     flags: Mapping[str, bool],
     run_dir: Path,
+    shown: Sequence[Pair],
+    skeleton: Skeleton,
 ) -> Path:
     """Write report.html and return its path.
 
@@ -48,6 +58,8 @@ def write(
         predictor: the model.
         flags: remarks on the figures.
         run_dir: has the history of the training, if any.
+        shown: clips whose speed is drawn beside the onsets of their audio.
+        skeleton: gives positions of joints.
     """
     page = [report.notice(text) for flag, text in FLAGS.items() if flags.get(flag)]
     page += metric_table(results, metrics.protocol)
@@ -55,7 +67,7 @@ def write(
     if not flags.get("sample"):
         page.append(published_table())
     page += [videos("Videos", files)] if files else []
-    page += [*curves(run_dir), report.facts("Made from", describe_predictor(predictor))]
+    page += [*speeds(shown, skeleton), *curves(run_dir), report.facts("Made from", describe_predictor(predictor))]
     return report.write_report(run_dir / "report.html", "Gestures from speech", str(run_dir), page)
 
 
@@ -97,6 +109,23 @@ def _video(name: str, path: Path) -> str:
         f'<img src="{source}" alt="{label}">' if path.suffix == ".gif" else f'<video controls src="{source}"></video>'
     )
     return f"<figure><div>{shown}</div><figcaption>{label}</figcaption></figure>"
+
+
+def speeds(pairs: Sequence[Pair], skeleton: Skeleton) -> Iterator[Section]:
+    """Yield a figure of the speed of each clip's upper body; none for a clip that is hardly longer than its edges.
+
+    Args:
+        pairs: of the clips; speeds are over the mean speed of each joint in all their references.
+        skeleton: gives positions of joints.
+    """
+    usual = mean_speeds((joint_positions(pair.reference, skeleton), pair.reference.fps) for pair in pairs)
+    if not (usual[list(UPPER_JOINTS)] > 0).all():
+        return
+    for pair in pairs:
+        frames = min(pair.reference.num_frames, pair.predicted.num_frames)
+        if frames / pair.reference.fps > 2 * beats.EDGE + _LEAST_SHOWN and np.isfinite(pair.predicted.poses).all():
+            title = f"Speed of the upper body, {pair.id} (ticks: beats of the prediction; lines: onsets)"
+            yield report.figure(title, plot_speed(pair, skeleton, usual))
 
 
 def curves(run_dir: Path) -> Iterator[Section]:

@@ -19,7 +19,7 @@ from voxlab.tasks.a2g import fit as fitting
 from voxlab.tasks.a2g import generate as generating
 from voxlab.tasks.a2g import test as testing
 from voxlab.tasks.a2g.features import open_features
-from voxlab.tasks.a2g.folders import evaluate_folders
+from voxlab.tasks.a2g.folders import evaluate_folders, find_pairs
 from voxlab.tasks.a2g.material import Sources, open_material, open_tokenizers
 from voxlab.tasks.a2g.predictor import Predictor, check_material, load_predictor
 from voxlab.tasks.a2g.render import Stage
@@ -115,13 +115,15 @@ def generate(
     audio: str | None,
     out: str | None,
     settings: Generate,
+    max_bad_fraction: float,
     evaluation: testing.Evaluation,
     place: Place,
 ) -> dict[str, Any]:
     """Generate motion for recordings; arguments as in `task.a2g`."""
     files = generating.find_audio(audio)
     predictor = _load(ckpt, tokenizers, "generate")
-    request = generating.Request(files, place.run_dir / "generated" if out is None else Path(out), settings)
+    folder = place.run_dir / "generated" if out is None else Path(out)
+    request = generating.Request(files, folder, settings, max_bad_fraction)
     generating.check_request(predictor, features, request)
     if place.dry_run:
         plan = {"checkpoint": str(predictor.path), "recordings": len(files), "out": str(request.out)}
@@ -136,16 +138,21 @@ def evaluate(
     """Measure a folder of motion files against another; arguments as in `task.a2g`."""
     if predicted is None or reference is None:
         raise UserError("stage=evaluate compares two folders of motion files: predicted=<folder> reference=<folder>.")
-    if place.dry_run or not place.ranks.is_first:
+    folders = (Path(predicted), Path(reference), None if audio is None else Path(audio))
+    layout, pairs = read_layout(corpus.layout), find_pairs(*folders)
+    if not place.ranks.is_first:
         return {}
-    layout = read_layout(corpus.layout)
+    if place.dry_run:
+        plan = {"clips": len(pairs), "recordings": sum(pair.wav is not None for pair in pairs)}
+        log_facts(log, plan)
+        return plan
     results = evaluate_folders(
-        Path(predicted),
-        Path(reference),
+        folders[0],
+        folders[1],
         settings=how.metrics,
         skeleton=how.stage.skeleton,
         layout=layout,
-        wavs=None if audio is None else Path(audio),
+        wavs=folders[2],
         body=how.stage.mesh,
     )
     log.info("\n%s", metric_text(results, how.metrics.protocol))
@@ -171,7 +178,7 @@ def _check_tokenizers(tokenizers: Any) -> None:
 def _plan(sources: Sources, place: Place) -> dict[str, Any]:
     """Return, and log, what a run would work on; writes nothing."""
     _check_tokenizers(sources.tokenizers)
-    layout, codecs = open_tokenizers(sources.corpus, sources.tokenizers)
+    layout, codecs = open_tokenizers(sources.corpus, sources.tokenizers, any_fps=sources.any_fps)
     clips = Counter(clip.split for clip in sources.corpus.clips())
     facts: dict[str, Any] = {"layout": layout.name, "fps": sources.corpus.fps}
     facts |= {f"{split}_clips": count for split, count in sorted(clips.items())}

@@ -40,6 +40,8 @@ def a2g(
     metrics: Mapping[str, Any],
     body: Mapping[str, Any],
     render: str,
+    any_fps: bool,
+    max_bad_fraction: float,
     ckpt: str | None,
     extraction: Mapping[str, str],
     seed: int,
@@ -72,6 +74,8 @@ def a2g(
         metrics: settings of `protocols.Metrics`.
         body: settings of `settings.Body`.
         render: "stick", "mesh" or "none".
+        any_fps: take tokenizers that were trained at another frame rate than `corpus` has.
+        max_bad_fraction: stage=generate: more recordings of a folder than this that fail, fail the run at its end.
         ckpt: stage=test, generate: run folder or checkpoint; stage=fit: the same, to take start weights from.
         extraction: "features", "acoustic" -> words of the command line that make the stores, for messages.
         seed: of everything random.
@@ -85,6 +89,7 @@ def a2g(
 
     Raises:
         UserError: wrong settings, something is missing, or things don't fit each other.
+        TooManyBadItems: more recordings failed than `max_bad_fraction`.
     """
     if stage not in STAGES:
         raise UserError(f"stage={stage}: task=a2g has {', '.join(STAGES)}.")
@@ -99,9 +104,9 @@ def a2g(
         return stages.evaluate(corpus, predicted, reference, audio, how, place)
     if stage == "generate":
         wanted = read_settings.read(read_settings.Generate, generate, "generate")
-        return stages.generate(ckpt, tokenizers, nodes, audio, out, wanted, how, place)
+        return stages.generate(ckpt, tokenizers, nodes, audio, out, wanted, max_bad_fraction, how, place)
     places = read_settings.read(read_settings.Stores, stores, "stores")
-    sources = Sources(corpus, nodes, tokenizers, places, extraction)
+    sources = Sources(corpus, nodes, tokenizers, places, extraction, any_fps)
     if stage == "tokenize":
         return stages.tokenize(sources, place)
     if stage == "test":

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from voxlab.errors import UserError
 from voxlab.models.gesture.sampling import Sampling
 from voxlab.motion.clip import Motion
 from voxlab.motion.files import write_motion
@@ -24,7 +25,7 @@ from voxlab.tasks.a2g.protocols import Metrics
 from voxlab.tasks.a2g.render import Stage, log_video
 from voxlab.tasks.a2g.settings import Overlap
 from voxlab.tasks.a2g.tables import metric_text
-from voxlab.tasks.a2g.windows import ClipData
+from voxlab.tasks.a2g.windows import ClipData, clip_words
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ MODEL, OTHER_AUDIO = "this model", "this model, audio of another clip"
 _GROUP = 8  # clips that are generated at once; always the same, whatever the number of ranks
 _VIDEOS = 3
 _GLANCE = 4  # clips that are generated during training
+_GIVEN = " (first {} moments given)"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ class Evaluation:
     metrics: Metrics
     stage: Stage
     seed: int
+
+
+def check_given(evaluation: Evaluation, material: Material, splits: Sequence[str] = ("test",)) -> None:
+    """Refuse to be given all of a clip.
+
+    Raises:
+        UserError: names the shortest clip, and how many moments it allows.
+    """
+    given, stride = evaluation.overlap.given, max(codec.stride for codec in material.codecs.values())
+    clips = [clip for clip in material.store.clips if clip.split in splits]
+    short = [clip for clip in clips if clip.num_frames <= given * stride]
+    if given and short:
+        least = min(short, key=lambda clip: clip.num_frames)
+        raise UserError(
+            f"sampling.given={given} moments are {given * stride} frames; {least.id} has {least.num_frames}. Nothing "
+            f"is left to generate of {len(short)} of {len(clips)} clips: give {(least.num_frames - 1) // stride}."
+        )
 
 
 def run(
@@ -77,6 +96,7 @@ def run(
     if not material.has_split("test"):
         log.warning("%s has no test split: nothing is measured.", material.store.folder)
         return {}
+    check_given(evaluation, material)
     clips = material.clips("test", predictor.speakers)
     begun = time.perf_counter()
     made = generate(predictor, clips, evaluation, ranks)
@@ -86,12 +106,14 @@ def run(
         return {}
     spoken = sum(data.clip.num_frames for data in clips) / material.fps
     references = {data.clip.id: data.clip.motion() for data in clips}
-    methods = _methods(predictor, clips, references, made, others)
+    methods = _methods(predictor, clips, references, made, others, evaluation.overlap.given)
     results = _measure(predictor, material, evaluation, methods, ranks.device)
+    results = {name: _told(name, record, evaluation) for name, record in results.items()}
     log.info("\n%s", metric_text(results, evaluation.metrics.protocol))
     files = _write(predictor, clips, references, made, evaluation, run_dir, loggers)
     summary = flatten_results(results) | {"test/clips": len(clips), "test/generated_s_per_s": spoken / seconds}
-    page = report.write(results, evaluation.metrics, files, predictor, material.flags, run_dir)
+    seen: dict[str, Any] = {"shown": next(iter(methods.values()))[:_VIDEOS], "skeleton": evaluation.stage.skeleton}
+    page = report.write(results, evaluation.metrics, files, predictor, material.flags, run_dir, **seen)
     return {**summary, "results": results, "report": str(page)}
 
 
@@ -142,7 +164,7 @@ def make_input(predictor: Predictor, data: ClipData, heard: ClipData, given: int
         for name, codes in data.codes.items()
     }
     speaker = predictor.speakers[data.speaker] if data.speaker >= 0 else None
-    words = tuple(word for word in heard.words if word[2] <= count / predictor.fps)
+    words = clip_words(heard.words, count / predictor.fps)
     return Input(data.clip.id, rows, speaker, words, start if given else None)
 
 
@@ -152,12 +174,13 @@ def _methods(
     references: Mapping[str, Motion],
     made: Mapping[str, Motion],
     others: Mapping[str, Motion],
+    given: int,
 ) -> dict[str, list[Pair]]:
     """Return the pairs of each method, the model first."""
-    names = [data.clip.id for data in clips]
-    motions = {MODEL: [made[name] for name in names]}
+    names, remark = [data.clip.id for data in clips], _GIVEN.format(given) if given else ""
+    motions = {MODEL + remark: [made[name] for name in names]}
     if others:
-        motions[OTHER_AUDIO] = [others[name] for name in names]
+        motions[OTHER_AUDIO + remark] = [others[name] for name in names]
     motions |= baselines([references[name] for name in names], predictor.statistics)
     return {
         method: [
@@ -190,12 +213,22 @@ def _measure(
     )
 
 
+def _told(method: str, record: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """Return the record of a method; that of generated motion tells how it was drawn, too."""
+    if not method.startswith(MODEL):
+        return dict(record)
+    overlap = asdict(evaluation.overlap)
+    drawn = {"given_moments": overlap.pop("given"), "sampling": asdict(evaluation.sampling) | overlap}
+    return {**record, "about": {**record["about"], **drawn, "seed": evaluation.seed}}
+
+
 def flatten_results(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of all methods under flat names."""
+    """Return the values of all methods under flat names, which don't tell of what was given."""
     flat: dict[str, Any] = {}
-    for method, record in results.items():
+    for name, record in results.items():
+        method = name.partition(_GIVEN.partition("{")[0])[0]
         prefix = "test" if method == MODEL else f"baseline/{method.replace(' ', '_').replace(',', '')}"
-        flat |= {f"{prefix}/{name}": value for name, value in record["values"].items()}
+        flat |= {f"{prefix}/{measure}": value for measure, value in record["values"].items()}
     return flat
 
 

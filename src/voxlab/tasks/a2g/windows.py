@@ -1,7 +1,7 @@
 """Windows of clips: copied together by the reader of a rank, made into what a network sees on its device."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,12 @@ from voxlab.tasks.a2g.features import Moments32
 Batch = dict[str, Any]
 TimedWord = tuple[str, float, float]  # text, start and end in seconds
 FRAMES = "frames"  # of a batch that is not finished: (B, T, 433) float32
+
+
+def clip_words(words: Iterable[TimedWord], end: float) -> tuple[TimedWord, ...]:
+    """Return the words that are heard within `end` seconds, cut off there, by their middles."""
+    heard = [(text, max(0.0, start), min(end, stop)) for text, start, stop in words if stop > 0 and start < end]
+    return tuple(sorted(heard, key=lambda word: word[1] + word[2]))
 
 
 @dataclass(frozen=True)

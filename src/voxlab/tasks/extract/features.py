@@ -102,13 +102,19 @@ def _begin(
     todo: Sequence[Episode],
 ) -> None:
     """Write what the store is, and that it isn't finished."""
-    store = begin_store(out, settings, flags_of(settings))
+    store = begin_store(out, settings, flags_of(settings), _asked(features))
     licences = summary.licences(corpus, features)
     if not (store / summary.LICENCES).is_file():
         atomic_write_bytes(store / summary.LICENCES, licences.encode())
     if todo or not (store / INDEX).is_file():
         missing = {episode.item.id: episode.error or "not extracted yet" for episode in todo}
         write_index(store, {episode.item.id: episode.item.split for episode in episodes}, missing, accepted=False)
+
+
+def _asked(features: Features) -> dict[str, str]:
+    """Return by what name weights were asked for."""
+    weights = getattr(features, "weights", None)
+    return {} if weights is None else {"weights": str(weights)}
 
 
 def _run(

@@ -22,7 +22,7 @@ from voxlab.tasks.laughter.describe import contents, describe_loss
 from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, load_predictor, read_checkpoint
 from voxlab.tasks.laughter.trial import Trial
 from voxlab.tasks.settings import log_facts
-from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
+from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -173,9 +173,7 @@ def _descend(
     precision: dict[str, Any] = {"precision": "32-true", "find_unused_parameters": False}
     lightning = make_trainer(trainer, ranks, run_dir, [progress], **precision, **ours)
     last = run_dir / CHECKPOINTS / LAST
-    if last.is_file() and ranks.is_first:
-        log.info("going on from %s", last)
-    lightning.fit(module, datamodule=Feed(data), ckpt_path=last if last.is_file() else None, weights_only=True)
+    fit_or_resume(lightning, module, Feed(data), last, ranks)
     if not progress.best:
         raise UserError("training ended before the first validation: raise trainer.max_time, or lower the steps.")
     if ranks.is_first:

@@ -1,7 +1,6 @@
 """Logits of whole episodes, dealt to the ranks by view and gathered on all; and trained models from checkpoints."""
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from voxlab.errors import UserError
 from voxlab.features.base import FeatureInfo
 from voxlab.metrics.events import EpisodeScores, mean_over_views
+from voxlab.models.checkpoints import load_checkpoint
 from voxlab.models.laughter import LaughterModel, rebuild
 from voxlab.parallel import Ranks, gather
 from voxlab.storage import differences
@@ -76,11 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or of another program or task.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"ckpt={path} can't be read as a checkpoint: {reason}.") from error
+    checkpoint: Any = load_checkpoint(path, key="ckpt")
     made = checkpoint.get("voxlab") if isinstance(checkpoint, dict) else None
     if not isinstance(made, dict) or made.get("task") != TASK:
         task = f"task={made.get('task')}" if isinstance(made, dict) else "another program"

@@ -22,7 +22,7 @@ from voxlab.tasks.train_tokenizer.data import TokenizerData
 from voxlab.tasks.train_tokenizer.module import TokenizerModule
 from voxlab.tasks.train_tokenizer.samples import Samples
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
-from voxlab.tasks.trainer import NEUTRAL, check_keys, make_trainer
+from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,7 @@ def fit(
     if vocoder is not None and architecture.family == "mel":
         vocoder.to(lightning.strategy.root_device)
     last = run_dir / CHECKPOINTS / LAST
-    if last.is_file() and ranks.is_first:
-        log.info("going on from %s", last)
-    lightning.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    fit_or_resume(lightning, module, data, last, ranks)
     return _finish(module, checkpoints, facts, data, ranks, run_dir)
 
 

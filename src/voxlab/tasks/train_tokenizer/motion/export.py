@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from voxlab.errors import UserError
 from voxlab.models.gesture.motion_checkpoint import write_legacy
 from voxlab.models.gesture.motion_codec import RECORD, MotionCodec, is_codec
 from voxlab.models.tokenizer import files
@@ -24,8 +25,12 @@ def export(
         dry_run: write nothing.
         ranks: this process among its peers.
         run_dir: folder of this run.
+
+    Raises:
+        UserError: the folder holds the codec of another part, or of sound.
     """
     folder = Path(out) if out is not None else run_dir / files.SUBFOLDER
+    _check_free(folder, codec)
     architecture = codec.network.architecture
     summary: dict[str, Any] = {"codec": str(folder), "part": codec.part.name, "weights_id": codec.weights_id}
     if ranks.is_first and not dry_run:
@@ -37,3 +42,16 @@ def export(
         log.info("codec: %s", folder)
     barrier(ranks)
     return summary
+
+
+def _check_free(folder: Path, codec: MotionCodec) -> None:
+    if not (folder / files.DESCRIPTION).is_file():
+        return
+    held = files.describe(folder)
+    part = held.facts.get(RECORD, {}).get("part")
+    if part != codec.part.name:
+        found = f"the codec of part={part}" if part else f"a {held.architecture.family} codec of sound"
+        raise UserError(
+            f"out={folder} holds {found}, which that of part={codec.part.name} would replace. Choose a folder for each "
+            f"part, for example out={folder.parent / codec.part.name}."
+        )

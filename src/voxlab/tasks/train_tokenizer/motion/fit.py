@@ -29,6 +29,7 @@ from voxlab.tasks.train_tokenizer.motion.data import MotionData
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
 from voxlab.tasks.train_tokenizer.plan import count_parameters
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
+from voxlab.tasks.trainer import fit_or_resume
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,7 @@ def fit(
     if data.val_set is None:
         lightning.limit_val_batches = 0
     last = run_dir / CHECKPOINTS / LAST
-    if last.is_file() and ranks.is_first:
-        log.info("going on from %s", last)
-    lightning.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    fit_or_resume(lightning, module, data, last, ranks)
     return _finish(module, checkpoints, facts, ranks, run_dir)
 
 
@@ -184,6 +183,12 @@ def _finish(
     if ranks.is_first:
         summary["report"] = str(fit_report.write(run_dir, summary, module.monitor))
         _told(summary, ranks)
-        log.info("measure it: stage=test codec.weights=%s; use it: task=a2g tokenizers=%s", run_dir, run_dir.parent)
+        log.info("measure it: stage=test codec.weights=%s; use it: %s", run_dir, _usage(run_dir, facts["part"]))
     barrier(ranks)
     return summary
+
+
+def _usage(run_dir: Path, part: str) -> str:
+    """Return how task=a2g finds this codec: in the folder of its sweep, or by name."""
+    in_sweep = (run_dir.parent / "multirun.yaml").is_file()
+    return f"task=a2g tokenizers={run_dir.parent}" if in_sweep else f"task=a2g tokenizers='{{{part}: {run_dir}, ...}}'"
