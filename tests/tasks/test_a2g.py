@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from tests.tasks import a2g_runs
@@ -364,7 +365,7 @@ def test_what_does_not_fit_a_trained_model_is_refused(
     audio_file = str(recordings / "short.wav")
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"features": Mfcc(num_coefficients=8, num_bins=64)}, "num_coefficients: 16 -> 8"),
-        ({"features": LogMelFeatures(num_bins=16, align="raw")}, "set features=mfcc"),
+        ({"features": LogMelFeatures(num_bins=16, align="raw")}, "was trained with features=mfcc"),
         ({"acoustic": None}, "features@acoustic=logmel"),
         ({"generate": {"speaker": "30"}}, "knows 2"),
         ({"generate": {"seed_motion": "no.npz"}}, "no.npz"),
@@ -392,8 +393,15 @@ def test_a_missing_clip_of_features_is_named(made: Made, tmp_path: Path) -> None
 
 def test_a_dry_run_writes_nothing(made: Made, tmp_path: Path) -> None:
     facts = a2g_runs.run(made, tmp_path / "dry", dry_run=True)
-    assert facts["train_clips"] == 8
-    assert facts["tokens_face"] == "2 of 32, 2 frames each"
+    assert facts["train_clips"] == "8, 1.1 minutes"
+    assert facts["tokens_face"] == "2 codebooks of 32, 2 frames each"
+    seconds = [soundfile.info(clip.wav).duration for clip in made.corpus.clips() if clip.split == "train"]
+    windows = sum((int(each * 30) - 64) // 20 + 1 for each in seconds)
+    assert facts["train_windows"] == f"{windows} at most"
+    assert facts["steps_per_epoch"] == f"{windows // 8} at most"
+    assert facts["max_steps"] == "4 at most"
+    with pytest.raises(UserError, match=r"fit\.window"):
+        a2g_runs.run(made, tmp_path / "dry", dry_run=True, fit={"window": 62})
     assert list((tmp_path / "dry").iterdir()) == []
 
 

@@ -61,4 +61,5 @@ def read_loop(keys: Mapping[str, Any]) -> Loop:
 
 def log_facts(log: logging.Logger, facts: Mapping[str, Any]) -> None:
     """Log a line for each fact about a run."""
-    log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
+    texts = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in facts.items()}
+    log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in texts.items()))

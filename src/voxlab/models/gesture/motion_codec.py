@@ -266,7 +266,8 @@ def find_tokenizers(
     if missing:
         raise UserError(
             f"tokenizers={where}: none for part {', '.join(missing)} of layout {layout.name} "
-            f"(found: {', '.join(codecs) or 'none'}; codecs of sound don't count). Train:\n  {TRAIN.format(parts=','.join(missing))}"
+            f"(found: {', '.join(codecs) or 'none'}; codecs of sound don't count). Train:\n"
+            f"  {TRAIN.format(parts=','.join(missing))}"
         )
     for name, codec in codecs.items():
         if codec.part.name != name:

@@ -179,28 +179,30 @@ def plain(values: Any) -> Any:
     return json.loads(json.dumps(values))
 
 
-def check_features(features: Any, record: Mapping[str, Any], path: Any, key: str) -> None:
+def check_features(features: Any, record: Mapping[str, Any], path: Any, words: str) -> None:
     """Refuse other features than those that a model was trained on.
 
     Args:
         features: the features node, not loaded.
         record: of the checkpoint.
         path: of the checkpoint, for messages.
-        key: of the configuration: "features" or "features@acoustic".
+        words: of the command line that chose them.
 
     Raises:
         UserError: names the features to choose, or the settings that differ.
     """
-    name = record["name"]
     if features is None:
-        raise UserError(f"{path} was trained with {key}={name}: choose them.")
-    now = plain(features.settings())
-    if now["name"] != name:
-        raise UserError(f"{path} was trained with {key}={name}, now {key}={now['name']}: set {key}={name}.")
+        raise UserError(f"{path} was trained with {words}: add these words.")
+    now, was = plain(features.settings()), record["weights_id"].startswith(RANDOM)
+    if (getattr(features, "weights", None) == RANDOM) != was:
+        weights = "random weights" if was else "trained weights"
+        raise UserError(f"{path} was trained with {words}, of {weights}, unlike those chosen now: add these words.")
     lines = differences({name: record[name] for name in now if name in record}, now)
     if lines:
         listed = "\n  ".join(lines[:10])
-        raise UserError(f"{path} was trained on other {key} (checkpoint -> now):\n  {listed}\nSet these keys alike.")
+        raise UserError(
+            f"{path} was trained with {words}, on other ones (checkpoint -> now):\n  {listed}\nAdd these words."
+        )
 
 
 def extract(features: Any, wav: Tensor, name: str, num_frames: int, fps: int) -> np.ndarray:

@@ -131,6 +131,7 @@ def make_record(
         "codecs": {name: codec.weights_id for name, codec in material.codecs.items()},
         **pack_statistics(material.statistics, moments),
         "features": features_record(material),
+        "feature_words": dict(material.words_of),
         "stores": {name: tracks.record["fingerprint"] for name, tracks in material.features.items()},
         "motion": material.store.fingerprint,
         "flags": material.flags,

@@ -80,9 +80,10 @@ def check_request(predictor: Predictor, features: Mapping[str, Any], request: Re
         UserError: says what to set.
     """
     wanted: Mapping[str, Any] = predictor.record["features"]
-    for name, key in (("features", "features"), ("acoustic", "features@acoustic")):
+    for name in ("features", "acoustic"):
         if name in wanted:
-            check_features(features.get(name), wanted[name], predictor.path, key)
+            words = predictor.record["feature_words"][name]
+            check_features(features.get(name), wanted[name], predictor.path, words)
         elif features.get(name) is not None:
             raise UserError(f"{predictor.path} was trained without acoustic features: set features@acoustic=none.")
     speaker = request.settings.speaker
@@ -164,7 +165,8 @@ def _check_weights(predictor: Predictor, name: str, node: Any) -> None:
     if lines:
         listed = "\n  ".join(lines[:10])
         raise UserError(
-            f"{predictor.path} was trained on other {name} (checkpoint -> now):\n  {listed}\nSet them alike."
+            f"{predictor.path} was trained with {predictor.record['feature_words'][name]}, on other ones "
+            f"(checkpoint -> now):\n  {listed}\nAdd these words."
         )
 
 

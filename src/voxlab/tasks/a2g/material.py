@@ -1,6 +1,7 @@
 """What training and testing read: motion store, tokenizers and their codes, features, speakers and words."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,7 @@ class Material:
         codecs: part -> tokenizer, in the order of the layout.
         statistics: of the training split.
         features: "features", and "acoustic" where chosen.
+        words_of: the same names -> words of the command line that choose them.
     """
 
     corpus: Any
@@ -67,6 +69,7 @@ class Material:
     codecs: dict[str, MotionCodec]
     statistics: Statistics
     features: dict[str, FeatureTracks]
+    words_of: dict[str, str]
 
     @property
     def fps(self) -> int:
@@ -156,7 +159,14 @@ def open_material(sources: Sources, ranks: Ranks) -> Material:
     }
     for codec in codecs.values():
         codec.to(ranks.device)
-    return Material(corpus, store, layout, codecs, train_statistics(store, ranks), tracks)
+    words = {name: _choosing(name, sources.extraction.get(name) or "") for name in tracks}
+    return Material(corpus, store, layout, codecs, train_statistics(store, ranks), tracks, words)
+
+
+def _choosing(name: str, extraction: str) -> str:
+    """Return the words that choose some features, out of those that choose a corpus too."""
+    words = [shlex.quote(word) for word in shlex.split(extraction) if word.startswith("features")]
+    return " ".join(words) if name == "features" else " ".join(words).replace("features=", "features@acoustic=")
 
 
 def open_tokenizers(corpus: Any, tokenizers: Any, *, any_fps: bool = False) -> tuple[Layout, dict[str, MotionCodec]]:

@@ -2,14 +2,16 @@
 
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from voxlab import report
+from voxlab.data.motion_windows import window_starts
+from voxlab.data.recordings import read_headers
 from voxlab.errors import UserError
 from voxlab.losses.gesture import A2gLoss
 from voxlab.models.gesture.gesture_model import A2gModel
@@ -21,15 +23,13 @@ from voxlab.tasks.a2g import test as testing
 from voxlab.tasks.a2g.features import open_features
 from voxlab.tasks.a2g.folders import evaluate_folders, find_pairs
 from voxlab.tasks.a2g.material import Sources, open_material, open_tokenizers
-from voxlab.tasks.a2g.predictor import Predictor, check_material, load_predictor
+from voxlab.tasks.a2g.predictor import check_material, load_predictor
 from voxlab.tasks.a2g.render import Stage
 from voxlab.tasks.a2g.settings import Body, Fit, Generate, check_render, read, read_metrics, read_sampling
 from voxlab.tasks.a2g.tables import metric_table, metric_text
-from voxlab.tasks.settings import log_facts, read_loop
+from voxlab.tasks.settings import Loop, log_facts, read_loop
 
 log = logging.getLogger(__name__)
-
-_TRAINED = "ckpt=<run folder of task=a2g>"
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ def fit(
     fitting.check_trainer(trainer, place.ranks)
     loop = read_loop(trainer.keywords)
     if place.dry_run:
-        return _plan(sources, place)
-    _check_tokenizers(sources.tokenizers)
+        return _plan(sources, place, settings, loop)
+    _check_tokenizers(sources)
     chosen = fitting.Chosen(settings, loop, model, loss, optim, sources.tokenizers)
     material = open_material(sources, place.ranks)
     where: dict[str, Any] = {"ranks": place.ranks, "run_dir": place.run_dir, "loggers": place.loggers}
     return fitting.fit(material, chosen, evaluation, trainer, ckpt=ckpt, seed=seed, **where)
 
 
-def test(sources: Sources, ckpt: str | None, evaluation: testing.Evaluation, place: Place) -> dict[str, Any]:
+def test(sources: Sources, ckpt: str, evaluation: testing.Evaluation, place: Place) -> dict[str, Any]:
     """Test a trained model; arguments as in `task.a2g`."""
-    predictor = _load(ckpt, sources.tokenizers, "test")
+    predictor = load_predictor(ckpt, sources.tokenizers)
     if sources.tokenizers is None:
         sources = dataclasses.replace(sources, tokenizers=predictor.record["tokenizers"])
     if place.dry_run:
@@ -100,16 +100,18 @@ def test(sources: Sources, ckpt: str | None, evaluation: testing.Evaluation, pla
 
 def tokenize(sources: Sources, place: Place) -> dict[str, Any]:
     """Make the codes of a corpus; arguments as in `task.a2g`."""
-    _check_tokenizers(sources.tokenizers)
+    _check_tokenizers(sources)
     if place.dry_run:
         return _plan(dataclasses.replace(sources, features={}), place)
     material = open_material(dataclasses.replace(sources, features={}), place.ranks)
     made = material.tokenize(place.ranks)
-    return {"clips": len(material.store.clips), **{f"coded_{name}": count for name, count in made.items()}}
+    facts = {"clips": len(material.store.clips), **{f"coded_{name}": count for name, count in made.items()}}
+    log_facts(log, facts)
+    return facts
 
 
 def generate(
-    ckpt: str | None,
+    ckpt: str,
     tokenizers: Any,
     features: Mapping[str, Any],
     audio: str | None,
@@ -121,7 +123,7 @@ def generate(
 ) -> dict[str, Any]:
     """Generate motion for recordings; arguments as in `task.a2g`."""
     files = generating.find_audio(audio)
-    predictor = _load(ckpt, tokenizers, "generate")
+    predictor = load_predictor(ckpt, tokenizers)
     folder = place.run_dir / "generated" if out is None else Path(out)
     request = generating.Request(files, folder, settings, max_bad_fraction)
     generating.check_request(predictor, features, request)
@@ -161,32 +163,53 @@ def evaluate(
     return testing.flatten_results(results) | {"results": results, "report": str(page)}
 
 
-def _load(ckpt: str | None, tokenizers: Any, stage: str) -> Predictor:
-    if ckpt is None:
-        raise UserError(f"stage={stage} needs a trained model: {_TRAINED}.")
-    return load_predictor(ckpt, tokenizers)
-
-
-def _check_tokenizers(tokenizers: Any) -> None:
-    if tokenizers is None:
+def _check_tokenizers(sources: Sources) -> None:
+    if sources.tokenizers is None:
+        chosen = shlex.split(sources.extraction.get("features") or "data=beat2")
+        data = " ".join(shlex.quote(word) for word in chosen if word.startswith("data"))
+        parts = ",".join(part.name for part in read_layout(sources.corpus.layout).parts)
         raise UserError(
             "task=a2g needs the tokenizers of all parts: tokenizers=<folder of the sweep>. Train them with\n"
-            "  python main.py -m task=train_tokenizer data=beat2 codec=motion_rvq part=upper,hands,lower_trans,face"
+            f"  python main.py -m task=train_tokenizer {data} codec=motion_rvq part={parts} "
+            "hydra.sweep.dir=outputs/tokenizers\nand give tokenizers=outputs/tokenizers"
         )
 
 
-def _plan(sources: Sources, place: Place) -> dict[str, Any]:
+def _plan(sources: Sources, place: Place, fit: Fit | None = None, loop: Loop | None = None) -> dict[str, Any]:
     """Return, and log, what a run would work on; writes nothing."""
-    _check_tokenizers(sources.tokenizers)
+    _check_tokenizers(sources)
     layout, codecs = open_tokenizers(sources.corpus, sources.tokenizers, any_fps=sources.any_fps)
-    clips = Counter(clip.split for clip in sources.corpus.clips())
+    seconds = _durations(sources.corpus)
     facts: dict[str, Any] = {"layout": layout.name, "fps": sources.corpus.fps}
-    facts |= {f"{split}_clips": count for split, count in sorted(clips.items())}
+    facts |= {f"{split}_clips": f"{len(each)}, {sum(each) / 60:.1f} minutes" for split, each in seconds.items()}
     for name, codec in codecs.items():
-        facts[f"tokens_{name}"] = f"{codec.num_codebooks} of {codec.codebook_size}, {codec.stride} frames each"
+        books = f"{codec.num_codebooks} codebooks of {codec.codebook_size}"
+        facts[f"tokens_{name}"] = f"{books}, {codec.stride} frames each"
+    if fit is not None and loop is not None:
+        fit.check_windows(max(codec.stride for codec in codecs.values()))
+        facts |= _plan_steps(seconds.get("train", []), sources.corpus.fps, fit, loop)
     for name, node in sources.features.items():
         given: dict[str, Any] = {"key": name, "extraction": sources.extraction.get(name)}
         facts[name] = str(open_features(getattr(sources.stores, name), node, sources.corpus, **given).folder)
     if place.ranks.is_first:
         log_facts(log, facts)
     return facts
+
+
+def _durations(corpus: Any) -> dict[str, list[float]]:
+    """Return split -> seconds of its clips, as the headers of their audio have it."""
+    items = {item.id: item for item in corpus.items()}
+    seconds: dict[str, list[float]] = {}
+    for clip in corpus.clips():
+        header = read_headers([items[clip.id]])[0]
+        if not isinstance(header, str):
+            seconds.setdefault(clip.split, []).append(header.frames / header.sample_rate)
+    return dict(sorted(seconds.items()))
+
+
+def _plan_steps(seconds: Sequence[float], fps: int, fit: Fit, loop: Loop) -> dict[str, str]:
+    """Return how much there is to train on, as far as the audio tells; motion may end before it."""
+    windows = sum(len(window_starts(int(each * fps), fit.window, fit.stride)) for each in seconds)
+    per_epoch = windows // fit.batch_size
+    most = {"train_windows": windows, "steps_per_epoch": per_epoch, "max_steps": loop.steps(per_epoch)}
+    return {name: f"{count} at most" for name, count in most.items()}

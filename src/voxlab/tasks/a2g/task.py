@@ -93,24 +93,26 @@ def a2g(
     """
     if stage not in STAGES:
         raise UserError(f"stage={stage}: task=a2g has {', '.join(STAGES)}.")
+    if stage in ("test", "generate") and ckpt is None:
+        raise UserError(f"stage={stage} needs a trained model: ckpt=<run folder of task=a2g>.")
     from voxlab.tasks.a2g import settings as read_settings
     from voxlab.tasks.a2g import stages
     from voxlab.tasks.a2g.material import Sources
 
     how = stages.read_evaluation(sampling, metrics, body, render, seed)
     nodes = {name: node for name, node in (("features", features), ("acoustic", acoustic)) if node is not None}
-    place = stages.Place(ranks, run_dir, dict(loggers or {}), dry_run=dry_run)
+    place = stages.Place(ranks, run_dir, {} if loggers is None else loggers, dry_run=dry_run)
     if stage == "evaluate":
         return stages.evaluate(corpus, predicted, reference, audio, how, place)
     if stage == "generate":
         wanted = read_settings.read(read_settings.Generate, generate, "generate")
-        return stages.generate(ckpt, tokenizers, nodes, audio, out, wanted, max_bad_fraction, how, place)
+        return stages.generate(str(ckpt), tokenizers, nodes, audio, out, wanted, max_bad_fraction, how, place)
     places = read_settings.read(read_settings.Stores, stores, "stores")
     sources = Sources(corpus, nodes, tokenizers, places, extraction, any_fps)
     if stage == "tokenize":
         return stages.tokenize(sources, place)
     if stage == "test":
-        return stages.test(sources, ckpt, how, place)
+        return stages.test(sources, str(ckpt), how, place)
     if model is None or loss is None or optim is None:
         raise UserError(f"task=a2g needs a model, a loss and an optimiser: {_MODELS}.")
     return stages.fit(sources, model, loss, optim, trainer, read_settings.read_fit(fit), ckpt, seed, how, place)

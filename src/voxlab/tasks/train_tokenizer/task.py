@@ -75,7 +75,7 @@ def train_tokenizer(
         from voxlab.tasks.train_tokenizer.motion.task import train_motion_tokenizer
 
         chosen: dict[str, Any] = {"part": part, "stage": stage, "loss": loss, "optim": optim, "trainer": trainer}
-        chosen |= {"fit": fit, "test": test, "out": out, "ckpt": ckpt, "loggers": loggers or {}}
+        chosen |= {"fit": fit, "test": test, "out": out, "ckpt": ckpt, "loggers": {} if loggers is None else loggers}
         return train_motion_tokenizer(corpus=corpus, codec=codec, **chosen, **place)
     if part is not None:
         raise UserError(f"part={part} is a part of the body: it goes with codec=motion_rvq data=beat2.")
@@ -85,7 +85,9 @@ def train_tokenizer(
         if loss is None or optim is None:
             raise UserError("task=train_tokenizer needs a loss and an optimiser: loss=tokenizer optim=adamw_cosine.")
         given: dict[str, Any] = {"loss": loss, "optim": optim, "trainer": trainer, "settings": fit}
-        return tokenizer_fit.fit(corpus=corpus, codec=codec, ckpt=ckpt, loggers=loggers or {}, **given, **place)
+        return tokenizer_fit.fit(
+            corpus=corpus, codec=codec, ckpt=ckpt, loggers={} if loggers is None else loggers, **given, **place
+        )
     given = {"corpus": corpus, "audio": audio, "out": out, "max_bad_fraction": max_bad_fraction, "test": test}
     return _use_trained(codec, stage, place, **given)
 
