@@ -201,16 +201,16 @@ def test_a_run_in_two_parts_is_the_whole(store: Path, tmp_path: Path) -> None:
         class Killed(Exception):
             pass
 
-        before = callbacks.Progress._save
+        before = callbacks.keep
         calls: list[int] = []
 
-        def dies(self: Any, trainer: Any, module: Any, *, is_best: bool) -> None:
-            before(self, trainer, module, is_best=is_best)
-            calls.append(module.step)
-            if module.step == 21:
+        def dies(trainer: Any, run_dir: Path, ranks: Ranks, *, is_best: bool) -> None:
+            before(trainer, run_dir, ranks, is_best=is_best)
+            calls.append(trainer.lightning_module.step)
+            if calls[-1] == 21:
                 raise Killed
 
-        patch.setattr(callbacks.Progress, "_save", dies)
+        patch.setattr(callbacks, "keep", dies)
         with pytest.raises(Killed):
             run(store, tmp_path / "cut", **partial)
     assert 21 in calls

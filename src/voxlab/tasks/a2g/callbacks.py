@@ -1,7 +1,6 @@
 """What happens around the steps of `task=a2g`: curves, validation over all ranks, checkpoints, early stopping."""
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,16 +10,14 @@ import torch
 from lightning import Callback, Trainer
 
 from voxlab.parallel import Ranks
-from voxlab.storage import atomic_path
 from voxlab.tasks.a2g.module import A2gModule
-from voxlab.tasks.a2g.predictor import BEST, CHECKPOINTS, LAST
 from voxlab.tasks.a2g.validation import validate
 from voxlab.tasks.a2g.windows import Windows
+from voxlab.tasks.checkpoints import keep
 from voxlab.tasks.history import History
 
 log = logging.getLogger(__name__)
 
-_NEXT = "next.ckpt"  # becomes last.ckpt
 _SHOWN = ("val/loss", "val/ce", "val/accuracy", "val/rec", "val/velocity")
 
 
@@ -78,7 +75,7 @@ class Progress(Callback):
             self._validate(pl_module)
             trainer.should_stop = self._is_over(pl_module)
         if ends or step % pl_module.fit.save_every == 0:
-            self._save(trainer, pl_module, is_best=ends and self.best.get("step") == step)
+            keep(trainer, self.run_dir, self.ranks, is_best=ends and self.best.get("step") == step)
 
     def _is_over(self, module: A2gModule) -> bool:
         """Tell whether the run is at its end, by its steps or because the latest validations brought nothing."""
@@ -109,17 +106,6 @@ class Progress(Callback):
         if self.ranks.is_first:
             shown = ", ".join(f"{name} {row[name]:.4f}" for name in _SHOWN)
             log.info("epoch %.3g: %s", module.step / module.per_epoch, shown)
-
-    def _save(self, trainer: Trainer, module: A2gModule, *, is_best: bool) -> None:
-        folder = self.run_dir / CHECKPOINTS
-        # Renamed after all that hangs on it is written: a run killed meanwhile goes on from the one before.
-        trainer.save_checkpoint(folder / _NEXT, weights_only=False)
-        if not self.ranks.is_first:
-            return
-        if is_best:
-            with atomic_path(folder / BEST) as temporary:
-                shutil.copyfile(folder / _NEXT, temporary)
-        (folder / _NEXT).replace(folder / LAST)
 
 
 def best_of(scores: list[float]) -> int:

@@ -18,18 +18,10 @@ from voxlab.tasks.a2g import test as testing
 from voxlab.tasks.a2g.data import TrainData
 from voxlab.tasks.a2g.features import Moments32
 from voxlab.tasks.a2g.material import Material, describe_split
-from voxlab.tasks.a2g.predictor import (
-    BEST,
-    CHECKPOINTS,
-    LAST,
-    Predictor,
-    codebooks_of,
-    features_record,
-    load_predictor,
-    pack_statistics,
-)
+from voxlab.tasks.a2g.predictor import Predictor, codebooks_of, features_record, load_predictor, pack_statistics
 from voxlab.tasks.a2g.settings import Fit
 from voxlab.tasks.a2g.windows import Windows
+from voxlab.tasks.checkpoints import BEST, CHECKPOINTS, LAST
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.settings import Loop, log_facts
 from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer

@@ -13,7 +13,6 @@ import torch
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from voxlab.errors import UserError
 from voxlab.losses.gesture import A2gLoss, Mean, code_accuracy, code_cross_entropy, motion_losses, soft_latents
 from voxlab.models.gesture.conditions import Conditions, Drop
 from voxlab.models.gesture.gesture_model import GestureModel
@@ -24,6 +23,7 @@ from voxlab.tasks.a2g.resumed import check_resumed
 from voxlab.tasks.a2g.settings import MONITORS, Fit
 from voxlab.tasks.a2g.windows import Batch
 from voxlab.tasks.averages import update_average
+from voxlab.tasks.descent import clip_gradient, descend
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.read_ahead import ahead
 from voxlab.tasks.settings import Loop
@@ -155,18 +155,10 @@ class A2gModule(LightningModule):
         self.train_log = {f"train/{name}": value for name, value in summed(means, self.loss).items()}
         # DDP averages the gradients of ranks; times their number it is the sum.
         exact = {name: mean.total / counts[name].to(mean.total.dtype) for name, mean in losses.items()}
-        self._descend(total_loss(exact, self.loss) * self.trainer.world_size)
+        descend(self, total_loss(exact, self.loss) * self.trainer.world_size)
         self.step += 1
         update_average(self.average, self.model, self.fit.ema_decay)
         self.trainer.should_stop = self.trainer.should_stop or self.step >= self.max_steps
-
-    def _descend(self, loss: Tensor) -> None:
-        optimizer: Any = self.optimizers()
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, which is averaged over ranks by now.
@@ -174,14 +166,7 @@ class A2gModule(LightningModule):
         Raises:
             UserError: it is not finite.
         """
-        limit = float("inf") if self.loop.gradient_clip_val is None else self.loop.gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.train_log["train/grad_norm"] = norm.detach()
-        if self.trainer.precision != "16-mixed" and not bool(norm.isfinite()):
-            raise UserError(
-                f"step {self.step}: the gradient has the norm {float(norm)}, with optim.lr={self.rate:.3g}. Lower "
-                "optim.lr, or set trainer.precision=32-true. The last good state is checkpoints/last.ckpt."
-            )
+        self.train_log["train/grad_norm"] = clip_gradient(self, "set trainer.precision=32-true")
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the model in training; the average only evaluates."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from voxlab.errors import UserError
-from voxlab.models.checkpoints import load_checkpoint
 from voxlab.models.gesture.conditions import Conditions
 from voxlab.models.gesture.gesture_model import GestureModel, rebuild
 from voxlab.models.gesture.motion_codec import MotionCodec, find_tokenizers
@@ -26,9 +25,9 @@ from voxlab.tasks.a2g.features import Moments32
 from voxlab.tasks.a2g.material import UNKNOWN, Material
 from voxlab.tasks.a2g.settings import Overlap
 from voxlab.tasks.a2g.windows import TimedWord
+from voxlab.tasks.checkpoints import find_checkpoint, read_checkpoint
 
 TASK = "a2g"
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 Codes = dict[str, Tensor]  # part -> (N, Q) int64
 
 
@@ -131,8 +130,8 @@ def load_predictor(ckpt: Path | str, tokenizers: Any = None) -> Predictor:
     Raises:
         UserError: no such file, a checkpoint of another program or task, or tokenizers that are not those of it.
     """
-    path = _find(Path(ckpt))
-    checkpoint = read_checkpoint(path)
+    path = find_checkpoint(Path(ckpt), TASK)
+    checkpoint = read_checkpoint(path, TASK)
     record = dict(checkpoint["voxlab"])
     layout = read_layout(record["layout"]["table"])
     where = record["tokenizers"] if tokenizers is None else tokenizers
@@ -153,30 +152,6 @@ def load_predictor(ckpt: Path | str, tokenizers: Any = None) -> Predictor:
 def codebooks_of(codecs: Mapping[str, MotionCodec]) -> dict[str, Tensor]:
     """Return part -> (Q, K, C) codebooks."""
     return {name: codec.network.codebooks.detach().float() for name, codec in codecs.items()}
-
-
-def _find(path: Path) -> Path:
-    for candidate in (path, path / CHECKPOINTS / BEST, path / BEST):
-        if candidate.is_file():
-            return candidate
-    raise UserError(
-        f"ckpt={path}: no checkpoint is there. Give the run folder of a finished task=a2g, or one of the files in its "
-        f"{CHECKPOINTS}/."
-    )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this task.
-
-    Raises:
-        UserError: the file is damaged, or of another program or task.
-    """
-    checkpoint: Any = load_checkpoint(path, key="ckpt")
-    made = checkpoint.get("voxlab") if isinstance(checkpoint, dict) else None
-    if not isinstance(made, dict) or made.get("task") != TASK:
-        task = f"task={made.get('task')}" if isinstance(made, dict) else "another program"
-        raise UserError(f"ckpt={path} is a checkpoint of {task}; task={TASK} needs one of its own.")
-    return checkpoint
 
 
 def _check_codecs(codecs: Mapping[str, MotionCodec], was: Mapping[str, str], path: Path) -> None:

@@ -1,7 +1,6 @@
 """What happens around the steps of `task=laughter`: curves, validation over all ranks, checkpoints, early stopping."""
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,14 @@ from typing import Any
 from lightning import Callback, Trainer
 
 from voxlab.parallel import Ranks, gather
-from voxlab.storage import atomic_path
+from voxlab.tasks.checkpoints import CHECKPOINTS, LAST, keep
 from voxlab.tasks.history import History
 from voxlab.tasks.laughter.data import View
 from voxlab.tasks.laughter.module import LaughterModule
-from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, predict
+from voxlab.tasks.laughter.predict import predict
 from voxlab.tasks.laughter.validation import validate
 
 log = logging.getLogger(__name__)
-
-_NEXT = "next.ckpt"  # becomes last.ckpt
 
 
 class Progress(Callback):
@@ -68,7 +65,7 @@ class Progress(Callback):
             self._validate(pl_module)
             trainer.should_stop = self._is_over(pl_module)
         if ends or step % fit.save_every == 0:
-            self._save(trainer, pl_module, is_best=ends and self.best.get("step") == step)
+            keep(trainer, self.run_dir, self.ranks, is_best=ends and self.best.get("step") == step)
 
     def _is_over(self, module: LaughterModule) -> bool:
         """Tell whether the run is at its end, by its steps or because the latest validations brought nothing."""
@@ -98,14 +95,3 @@ class Progress(Callback):
         if self.ranks.is_first:
             epoch = module.step / module.per_epoch
             log.info("epoch %.3g: %s", epoch, ", ".join(f"{name} {value:.4f}" for name, value in row.items()))
-
-    def _save(self, trainer: Trainer, module: LaughterModule, *, is_best: bool) -> None:
-        folder = self.run_dir / CHECKPOINTS
-        # Renamed after all that hangs on it is written: a run killed meanwhile goes on from the one before.
-        trainer.save_checkpoint(folder / _NEXT, weights_only=False)
-        if not self.ranks.is_first:
-            return
-        if is_best:
-            with atomic_path(folder / BEST) as temporary:
-                shutil.copyfile(folder / _NEXT, temporary)
-        (folder / _NEXT).replace(folder / LAST)

@@ -13,13 +13,14 @@ from voxlab.errors import UserError
 from voxlab.models.laughter import LaughterModel
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import atomic_path
+from voxlab.tasks.checkpoints import BEST, CHECKPOINTS, LAST, read_checkpoint
 from voxlab.tasks.laughter import lbfgs, moments, sampling
 from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.batches import TrainData
 from voxlab.tasks.laughter.chosen import Chosen
 from voxlab.tasks.laughter.data import labelled
 from voxlab.tasks.laughter.describe import contents, describe_loss
-from voxlab.tasks.laughter.predict import BEST, CHECKPOINTS, LAST, load_predictor, read_checkpoint
+from voxlab.tasks.laughter.predict import TASK, load_predictor
 from voxlab.tasks.laughter.trial import Trial
 from voxlab.tasks.settings import log_facts
 from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer
@@ -206,7 +207,7 @@ def finish(
     summary: dict[str, Any] = {"checkpoint": str(path)}
     if ranks.is_first:
         decision = trial.decide(scored, seed, path)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, TASK)
         checkpoint["voxlab"]["decision"] = decision.record()
         write_checkpoint(path, checkpoint)
         summary |= trials.report(trial, scored, decision, predictor, seed, run_dir, loggers)

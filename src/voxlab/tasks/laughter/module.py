@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from voxlab.errors import UserError
 from voxlab.losses.events import EventLoss
 from voxlab.models.laughter import LaughterModel
 from voxlab.models.tokenizer.ranks import sum_over_ranks
+from voxlab.tasks.descent import clip_gradient, descend
 from voxlab.tasks.laughter.batches import Batch, TrainData
 from voxlab.tasks.laughter.describe import contents
 from voxlab.tasks.laughter.settings import Fit
@@ -88,17 +88,9 @@ class LaughterModule(LightningModule):
         self.loss.observe(shared[2], shared[1])
         # DDP averages the gradients of ranks; times their number it is the sum.
         count = 1.0 if self.loss.reduction == "sum" else shared[1].to(total.dtype)
-        self._descend(total * self.trainer.world_size / count)
+        descend(self, total * self.trainer.world_size / count)
         self.step += 1
         self.trainer.should_stop = self.trainer.should_stop or self.step >= self.max_steps
-
-    def _descend(self, loss: Tensor) -> None:
-        optimizer: Any = self.optimizers()
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, which is averaged over ranks by now.
@@ -106,14 +98,7 @@ class LaughterModule(LightningModule):
         Raises:
             UserError: it is not finite.
         """
-        limit = float("inf") if self.loop.gradient_clip_val is None else self.loop.gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.train_log["grad_norm"] = norm.detach()
-        if self.trainer.precision != "16-mixed" and not bool(norm.isfinite()):
-            raise UserError(
-                f"step {self.step}: the gradient has the norm {float(norm)}, with optim.lr={self.rate:.3g}. Lower "
-                "optim.lr, or keep fit.norm=standard. The last good state is checkpoints/last.ckpt."
-            )
+        self.train_log["grad_norm"] = clip_gradient(self, "keep fit.norm=standard")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the model."""

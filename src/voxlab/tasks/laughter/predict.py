@@ -12,14 +12,13 @@ import torch
 from voxlab.errors import UserError
 from voxlab.features.base import FeatureInfo
 from voxlab.metrics.events import EpisodeScores, mean_over_views
-from voxlab.models.checkpoints import load_checkpoint
 from voxlab.models.laughter import LaughterModel, rebuild
 from voxlab.parallel import Ranks, gather
 from voxlab.storage import differences
+from voxlab.tasks.checkpoints import find_checkpoint, read_checkpoint
 from voxlab.tasks.laughter.data import View
 
 TASK = "laughter"
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 REMEDY = "Lower optim.lr, or keep fit.norm=standard, and train anew."
 _FRAMES = 2048  # at once; always the same, so that no figure depends on how work is dealt out
 
@@ -51,37 +50,13 @@ def load_predictor(ckpt: Path | str) -> Predictor:
     Raises:
         UserError: no such file, or a checkpoint of another program or task.
     """
-    path = _find(Path(ckpt))
-    checkpoint = read_checkpoint(path)
+    path = find_checkpoint(Path(ckpt), TASK)
+    checkpoint = read_checkpoint(path, TASK)
     record = dict(checkpoint["voxlab"])
     model = rebuild(record.pop("model"))
     state = checkpoint["state_dict"]
     model.load_state_dict({key.removeprefix("model."): state[key] for key in state if key.startswith("model.")})
     return Predictor(path, model.eval().requires_grad_(False), record, record.get("decision"))
-
-
-def _find(path: Path) -> Path:
-    for candidate in (path, path / CHECKPOINTS / BEST, path / BEST):
-        if candidate.is_file():
-            return candidate
-    raise UserError(
-        f"ckpt={path}: no checkpoint is there. Give the run folder of a finished task=laughter, or one of the files "
-        f"in its {CHECKPOINTS}/."
-    )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this task.
-
-    Raises:
-        UserError: the file is damaged, or of another program or task.
-    """
-    checkpoint: Any = load_checkpoint(path, key="ckpt")
-    made = checkpoint.get("voxlab") if isinstance(checkpoint, dict) else None
-    if not isinstance(made, dict) or made.get("task") != TASK:
-        task = f"task={made.get('task')}" if isinstance(made, dict) else "another program"
-        raise UserError(f"ckpt={path} is a checkpoint of {task}; task={TASK} needs one of its own.")
-    return checkpoint
 
 
 def check_fits(predictor: Predictor, labels: Mapping[str, Any], features: Mapping[str, Any]) -> None:
