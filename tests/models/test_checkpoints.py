@@ -13,8 +13,7 @@ from voxlab.models.gesture.motion_checkpoint import read_legacy
 from voxlab.models.gesture.skeleton_encoder import load_skeleton_encoder
 from voxlab.models.tokenizer import files
 from voxlab.parallel import Ranks
-from voxlab.tasks.a2g import predictor
-from voxlab.tasks.laughter import predict
+from voxlab.tasks.checkpoints import read_checkpoint
 from voxlab.tasks.trainer import fit_or_resume
 
 
@@ -34,8 +33,7 @@ def resume(path: Path) -> Lightning:
 READERS: dict[str, Callable[[Path], Any]] = {
     "tokenizer": files.describe,
     "legacy": lambda path: read_legacy(path, {"upper": 78}),
-    "a2g": predictor.read_checkpoint,
-    "laughter": predict.read_checkpoint,
+    "task": lambda path: read_checkpoint(path, "laughter"),
     "EMAGE": load_skeleton_encoder,
     "resume": resume,
 }
