@@ -30,7 +30,10 @@ from voxlab import messages
 from voxlab.errors import UserError
 from voxlab.schemas import SCHEMAS, Config
 
-ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries both folders inside of the package; a checkout has them beside `src`.
+ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]
+CONF, RECIPES = ROOT / "conf", ROOT / "recipes"
 _VERBOSE = "VOXLAB_FULL_ERROR"
 
 
@@ -47,7 +50,7 @@ class Recipes(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the recipes folder."""
-        search_path.append("recipes", f"file://{ROOT / 'recipes'}")
+        search_path.append("recipes", f"file://{RECIPES}")
 
 
 def register() -> None:
@@ -96,7 +99,7 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
     """
     choices = _choices(_root_)
     if choices.get("task") is None:
-        raise UserError(messages.overview(ROOT / "conf"))
+        raise UserError(messages.overview(CONF))
     _refuse_words(_root_, choices)
     if _root_.dry_run:
         return "."  # exists already: a dry run writes nothing
@@ -130,7 +133,7 @@ def selected(*groups: str, _root_: DictConfig) -> str:
     for group in groups:
         option = HydraConfig.get().runtime.choices.get(group)
         words.append(f"{group}={option}")
-        path = ROOT / "conf" / group / f"{option}.yaml"
+        path = CONF / group / f"{option}.yaml"
         if path.is_file() and isinstance(node := _root_.get(group), DictConfig):
             words += _changes(
                 group, OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(node, resolve=True)
@@ -198,19 +201,19 @@ def launch(main: Callable[[], Any]) -> None:
 
 def help_page(overrides: list[str]) -> str:
     """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = compose("config", overrides, return_hydra_config=True)
     template, task = string.Template(settings.hydra.help.template), _choices(settings).get("task")
     with open_dict(settings):
         del settings["hydra"]
     groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in _options().items())
-    about = messages.describe_task(ROOT / "conf", task) if task else ""
+    about = messages.describe_task(CONF, task) if task else ""
     return template.substitute(TASK=about, APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(settings))
 
 
 def _options() -> dict[str, list[str]]:
     """Return group -> options, as the files of conf/ and recipes/ name them."""
-    folders = sorted([*(ROOT / "conf").iterdir(), ROOT / "recipes" / "experiment"], key=lambda folder: folder.name)
+    folders = sorted([*CONF.iterdir(), RECIPES / "experiment"], key=lambda folder: folder.name)
     files = {folder: sorted(folder.rglob("*.yaml")) for folder in folders if folder.is_dir() and folder.name != "hydra"}
     return {
         folder.name: [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
@@ -242,4 +245,4 @@ def stop(error: BaseException) -> NoReturn:
 def user_message(error: BaseException) -> str | None:
     """Return what to tell the user about a mistake in the command line or the configuration; None for a bug."""
     known = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
-    return messages.explain(error, SCHEMAS, ROOT / "conf") if known else None
+    return messages.explain(error, SCHEMAS, CONF) if known else None
