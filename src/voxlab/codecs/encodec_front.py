@@ -4,6 +4,7 @@ Same weights and sums as the modules (to 1e-7), 1.5 times as fast: chunks stay i
 of whole activations, and a product over (time, channels) rows runs near the speed limit where a convolution does not.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHUNK_FRAMES = 150  # 2 s: activations of 6 MB at most; at least 2, for the reflected beginning
+_LOG2_E = math.log2(math.e)
 _EDGE, _BLOCK = 7, [3, 1, 1]  # kernel sizes: first convolution; of a residual block, its shortcut last
 
 
@@ -46,10 +48,10 @@ class CausalFront:
         x = torch.addmm(bias, rows[:, 0].unfold(0, _EDGE, 1), weights[:, 0])
         for (conv, point, shortcut, down), ratio in zip(self.stages, self.ratios, strict=True):
             out = torch.addmm(shortcut[1] + point[1], x, shortcut[0][0])
-            F.elu_(x)
+            _elu_(x)
             hidden = _convolve(x, carry.swap(x, len(conv[0]) - 1), *conv)
-            out.addmm_(F.elu_(hidden), point[0][0])
-            F.elu_(out)
+            out.addmm_(_elu_(hidden), point[0][0])
+            _elu_(out)
             x = _downsample(out, carry.swap(out, ratio), *down)
         return x
 
@@ -73,6 +75,12 @@ class _Carry:
         self.rows[self.at] = torch.cat([before, x[-count:]])[-count:]
         self.at += 1
         return before
+
+
+def _elu_(x: Tensor) -> Tensor:
+    """Apply ELU in place, to 1e-7: powers of two take a third of the time of the expm1 in torch's own."""
+    below = (x * _LOG2_E).clamp_(max=0).exp2_().sub_(1)
+    return torch.maximum(x, below, out=x)
 
 
 def _convolve(x: Tensor, before: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
