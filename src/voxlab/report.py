@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -32,6 +33,40 @@ class Section:
 
     title: str
     body: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a table with more than itself.
+
+    Args:
+        value: what is shown.
+        note: small text below it, e.g. an interval; "" for none.
+        tone: "best" and "bad" set it apart.
+        link: relative path of a file that it leads to; "" for none.
+    """
+
+    value: Any
+    note: str = ""
+    tone: Literal["", "best", "bad"] = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A file that the page holds as it is.
+
+    Args:
+        label: name.
+        kind: of the data.
+        data: the file.
+        note: small text below the name.
+    """
+
+    label: str
+    kind: Literal["audio/flac", "video/mp4", "image/png", "image/gif"]
+    data: bytes
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,12 +173,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 def _row(tag: str, values: Sequence[Any], right: Sequence[bool]) -> str:
     kinds = [' class="number"' if number else "" for number in right]
-    cells = (f"<{tag}{kind}>{_escape(_format(value))}</{tag}>" for value, kind in zip(values, kinds, strict=True))
+    cells = (f"<{tag}{kind}>{_render_cell(value)}</{tag}>" for value, kind in zip(values, kinds, strict=True))
     return f"<tr>{''.join(cells)}</tr>"
 
 
+def _render_cell(value: Any) -> str:
+    if not isinstance(value, Cell):
+        return _escape(_format(value))
+    shown = _escape(_format(value.value))
+    if value.link:
+        shown = f'<a href="./{_escape(quote(value.link, errors="surrogatepass"))}">{shown}</a>'
+    if value.tone:
+        shown = f'<strong class="{value.tone}">{shown}</strong>'
+    return f"{shown}<small>{_escape(value.note)}</small>" if value.note else shown
+
+
 def _is_numeric(values: Sequence[Any]) -> bool:
-    present = [value for value in values if value is not None]
+    plain = [value.value if isinstance(value, Cell) else value for value in values]
+    present = [value for value in plain if value is not None]
     return bool(present) and all(isinstance(value, Real) and not isinstance(value, bool) for value in present)
 
 
@@ -204,6 +251,48 @@ def _image(data: bytes, description: str) -> str:
     width, height = (size // 2 for size in struct.unpack(">II", data[16:24]))
     source = _data_uri("image/png", data)
     return f'<img src="{source}" width="{width}" height="{height}" alt="{_escape(description)}">'
+
+
+def legend(title: str, colours: Mapping[str, str]) -> Section:
+    """Explain once the colours that several plots share.
+
+    Args:
+        title: heading of the section.
+        colours: name -> colour as #rrggbb.
+    """
+    items = (f'<li><i style="--swatch:{_escape(colour)}"></i>{_escape(name)}</li>' for name, colour in colours.items())
+    return Section(title, f'<ul class="legend">{"".join(items)}</ul>')
+
+
+def gallery(title: str, items: Sequence[Media]) -> Section:
+    """Show images, audio and videos side by side, each with its name."""
+    return Section(title, f'<div class="gallery">{"".join(map(_render_media, items))}</div>')
+
+
+def folds(title: str, parts: Sequence[Section], *, opened: bool = False) -> Section:
+    """Put sections under one heading, each to be opened and closed by the reader.
+
+    Args:
+        title: heading of all.
+        parts: sections with titles.
+        opened: whether they are open at first.
+    """
+    state = " open" if opened else ""
+    folded = (f"<details{state}><summary>{_escape(part.title)}</summary>{part.body}</details>" for part in parts)
+    return Section(title, "".join(folded))
+
+
+def _render_media(item: Media) -> str:
+    label, source = _escape(item.label), _data_uri(item.kind, item.data)
+    note = f'<p class="detail">{_escape(item.note)}</p>' if item.note else ""
+    if item.kind == "image/png":
+        shown = _image(item.data, item.label)
+    elif item.kind == "image/gif":
+        shown = f'<img src="{source}" alt="{label}">'
+    else:
+        tag = item.kind.partition("/")[0]
+        shown = f'<{tag} controls preload="metadata" src="{source}" aria-label="Play {label}"></{tag}>'
+    return f"<article><h3>{label}</h3>{note}{shown}</article>"
 
 
 def players(title: str, clips: Sequence[Clip], *, max_duration: Seconds = 30.0, spectrograms: bool = True) -> Section:

@@ -1,0 +1,1 @@
+"""The task that lays runs side by side."""

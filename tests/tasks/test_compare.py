@@ -1,0 +1,335 @@
+"""task=compare through main.py on stand-in runs, and what each piece makes of run folders."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests import main_process
+from voxlab import plots, report
+from voxlab.errors import UserError
+from voxlab.parallel import Ranks
+from voxlab.tasks.compare import differences, figures, media, page, task, terminal
+from voxlab.tasks.compare.figures import Figure
+from voxlab.tasks.compare.find import find_runs
+from voxlab.tasks.compare.groups import by_task
+from voxlab.tasks.compare.pages import read_page
+from voxlab.tasks.compare.runs import Run, read_runs
+
+STANDIN = ["task=convert", "codec=none", "data.source=sample", "logger=none", "task._target_=tests.standin.work"]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three stand-in jobs, of which the second fails, and a run of its own."""
+    folder = tmp_path_factory.mktemp("compare")
+    words = [*STANDIN, f"data.root={folder / 'corpus'}"]
+    done = main_process.run(["-m", *words, "seed=1,2,3", "hydra.sweep.dir=outputs/sweep"], folder, STANDIN="bug@2")
+    assert done.returncode == 1, done.stderr
+    done = main_process.run([*words, "seed=4", "max_seconds=7", "name=alone", "hydra.run.dir=outputs/one"], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def compare(folder: Path, *words: str) -> Any:
+    return main_process.run(["task=compare", *words], folder)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+# ---- through main.py -----------------------------------------------------------------------------------------------
+
+
+def test_runs_and_sweeps_are_laid_side_by_side(outputs: Path) -> None:
+    done = compare(outputs, "runs=[outputs/sweep,'outputs/o*']", "sort=seed", "hydra.run.dir=side")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(outputs / "side" / "comparison.csv")
+    assert [(row["run"], row["state"], row["seed"]) for row in rows] == [
+        ("one", "done", "4"),
+        ("2", "done", "3"),
+        ("0", "done", "1"),
+        ("1", "failed", "2"),
+    ]
+    assert "a bug in the stand-in" in rows[3]["error"]
+    assert [row["max_seconds"] for row in rows] == ["7.0", "300.0", "300.0", "300.0"]
+    text = (outputs / "side" / "report.html").read_text()
+    assert "1 of 4 runs are not done and have no figures: 1 (failed)" in text
+    assert "RuntimeError: a bug in the stand-in" in text
+    assert "<small>alone</small>" in text
+    assert json.loads((outputs / "side" / "metrics.json").read_text())["failed"] == 1
+
+
+def test_the_terminal_gets_plain_lines_where_it_is_none(outputs: Path) -> None:
+    done = compare(outputs, "runs=outputs/sweep", "metrics=[world]", "hydra.run.dir=plain")
+    lines = done.stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["run", "state", "seed", "world"],
+        ["0", "done", "1", "1"],
+        ["1", "failed", "2", "-"],
+        ["2", "done", "3", "1"],
+    ]
+    assert "\x1b" not in done.stdout
+
+
+def test_a_dry_run_lists_the_runs_and_writes_nothing(outputs: Path) -> None:
+    before = sorted(outputs.rglob("*"))
+    done = compare(outputs, "runs=outputs/*", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs to compare" in done.stderr
+    assert "outputs/sweep/1: failed" in done.stderr
+    assert sorted(outputs.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runs": None}, "task=compare needs run folders"),
+        ({"runs": "nowhere"}, r"runs=nowhere: no such folder.\nThe latest runs: none here.\nGive run folders"),
+        ({"runs": ["sweep", "*.csv"]}, r"runs=\*\.csv: no such folder"),
+        ({"runs": "empty"}, "runs=empty: no run in it"),
+        ({"metrics": ["wrold"]}, r"metrics=wrold: no run has such a figure.\nThe runs have 2 figures, .*world"),
+        ({"sort": "ap"}, "sort=ap: no run has such a figure"),
+        ({"media": -1}, "media=-1: give 0 or more"),
+    ],
+)
+def test_wrong_words_are_answered(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    (outputs / "outputs" / "empty").mkdir(exist_ok=True)
+    monkeypatch.chdir(outputs / "outputs")
+    given: dict[str, Any] = {"runs": "sweep", "metrics": None, "sort": None, "media": 8, "dry_run": False}
+    with pytest.raises(UserError, match=message):
+        task.compare(**{**given, **changes}, ranks=Ranks(), run_dir=outputs / "wrong")
+    assert not (outputs / "wrong").exists()
+
+
+def test_a_mistake_in_main_py_is_a_line(outputs: Path) -> None:
+    done = compare(outputs, "runs=nowhere", "hydra.run.dir=wrong")
+    assert done.returncode == 2
+    assert "runs=nowhere: no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_each_job_of_a_sweep_renews_its_page(outputs: Path) -> None:
+    text = (outputs / "outputs" / "sweep" / "report.html").read_text()
+    assert "Sweep sweep" in text
+    assert "3 runs of convert" in text
+    assert 'href="./0/report.html"' not in text  # stand-ins write no page
+
+
+def test_a_copy_elsewhere_suffices(outputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(outputs / "outputs" / "sweep", tmp_path / "moved", ignore=shutil.ignore_patterns(".hydra"))
+    runs = read_runs(find_runs([str(tmp_path)], tmp_path / "own"))
+    assert [(run.label, run.state, run.task) for run in runs] == [
+        ("0", "done", "unknown"),
+        ("1", "failed", "unknown"),
+        ("2", "done", "unknown"),
+    ]
+    assert differences.settings(runs) == {"seed": [1, 2, 3]}
+
+
+# ---- finding -------------------------------------------------------------------------------------------------------
+
+
+def begin(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text('{"state": "running"}')
+
+
+def test_runs_come_once_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("shift10", "shift5", "sweeps/a/0", "too/deep/for/a/run", ".trash/0"):
+        begin(tmp_path / name)
+    found = find_runs([str(tmp_path / "shift*"), str(tmp_path)], tmp_path / "own")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["shift5", "shift10", "sweeps/a/0"]
+
+
+def test_the_comparison_itself_is_no_run_of_it(tmp_path: Path) -> None:
+    begin(tmp_path / "one")
+    begin(tmp_path / "own")
+    assert find_runs([str(tmp_path / "*")], tmp_path / "own") == [tmp_path / "one"]
+
+
+def test_a_job_that_never_began_and_one_that_was_killed_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "config.yaml").write_text("seed: 1\n")
+    begin(tmp_path / "1")
+    (tmp_path / "1" / "rank0.log").touch()
+    states = [run.state for run in read_runs(find_runs([str(tmp_path)], tmp_path / "own"))]
+    assert states[0] == "not started"
+    assert states[1].startswith("running or killed; last log 20")
+
+
+def test_labels_are_as_short_as_they_can_be(tmp_path: Path) -> None:
+    for name in ("a/0", "a/1", "b/0"):
+        begin(tmp_path / name)
+    assert [run.label for run in read_runs(find_runs([str(tmp_path)], tmp_path))] == ["a/0", "a/1", "b/0"]
+    assert [run.label for run in read_runs(find_runs([str(tmp_path / "a")], tmp_path))] == ["0", "1"]
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+
+
+def make_run(name: str, **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        **{"folder": Path(name), "label": name, "about": "", "task": "laughter", "state": "done", "error": ""},
+        **{"started": None, "seconds": 61.0, "settings": {}, "raw": {}, "choices": {}, "words": [], "figures": {}},
+        **{"code": {}, "packages": {}},
+    }
+    return Run(**{**values, **changes})
+
+
+def test_what_follows_from_a_chosen_option_is_not_repeated() -> None:
+    def run(loss: str, gamma: float | None, words: list[str]) -> Run:
+        node = {"loss.name": loss, "loss.gamma": gamma, "store": "${x}"}
+        return make_run(loss, raw=node, settings=node | {"store": loss}, choices={"loss": loss}, words=words)
+
+    runs = [run("bce", None, ["loss=bce"]), run("focal", 2.0, ["loss=focal"])]
+    assert differences.settings(runs) == {"loss": ["bce", "focal"]}
+    named = [*runs, run("focal", 4.0, ["loss=focal", "loss.gamma=4"])]
+    assert differences.settings(named) == {"loss": ["bce", "focal", "focal"], "loss.gamma": [None, 2.0, 4.0]}
+    assert differences.settings([runs[0], run("focal", 4.0, ["loss=focal", "loss.gamma=4"])]) == {
+        "loss": ["bce", "focal"],
+        "loss.gamma": [None, 4.0],
+    }
+
+
+def test_the_task_says_what_its_keys_would() -> None:
+    runs = [
+        make_run("a", raw={"shift": 5}, choices={"task": "laughter", "logger": "none"}),
+        make_run("b", raw={"out": "x", "logger.csv": 1}, choices={"task": "extract", "logger": "local"}),
+    ]
+    assert differences.settings(runs) == {"task": ["laughter", "extract"]}
+
+
+def test_code_and_packages_that_differ_are_listed() -> None:
+    runs = [
+        make_run("a", code={"commit": "1", "torch": "2.9"}, packages={"rich": "13", "numpy": "2"}),
+        make_run("b", code={"commit": "2", "torch": "2.9"}, packages={"rich": "14", "numpy": "2", "snac": "1"}),
+    ]
+    assert differences.code(runs) == {"commit": ["1", "2"]}
+    assert differences.packages(runs) == {"rich": ["13", "14"], "snac": [None, "1"]}
+
+
+# ---- figures -------------------------------------------------------------------------------------------------------
+
+
+def test_figures_have_the_intervals_of_their_tasks() -> None:
+    read = figures.read_figures(
+        {
+            **{"test/ap": 0.4, "test/ap/ci": [0.3, 0.5], "ms_mel": 6.0, "stoi": 0.5, "flag": True, "out": "x"},
+            **{"details": {"ms_mel": {"low": 5.0, "high": 7.0, "n": 2}, "stoi": {"low": None, "high": None}}},
+        }
+    )
+    assert read == {"test/ap": Figure(0.4, (0.3, 0.5)), "ms_mel": Figure(6.0, (5.0, 7.0)), "stoi": Figure(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        *[("test/ap", 1), ("test/event/recall_at_5_fa_per_hour", 1), ("stoi", 1), ("rows_per_second", 1)],
+        *[("test/mse/upper", -1), ("val_mel_l1", -1), ("test/fgd_raw", -1), ("failed_rows", -1), ("val_loss", -1)],
+        *[("test/prior", 0), ("val_mel_l1_constant", 0), ("baseline/vad/ap", 0), ("test/std_ratio/face", 0)],
+        *[("recordings", 0), ("test/bc_fixed", 0), ("shift", 0), ("test/at_half/f1", 0)],
+    ],
+)
+def test_the_direction_of_a_figure(name: str, sign: int) -> None:
+    assert figures.direction(name) == sign
+
+
+def test_the_best_is_marked_where_there_is_one() -> None:
+    three = [Figure(1.0), None, Figure(3.0)]
+    assert figures.best("test/ap", three) == 3.0
+    assert figures.best("val_loss", three) == 1.0
+    assert figures.best("bitrate", three) is None
+    assert figures.best("test/ap", [Figure(1.0), Figure(1.0)]) is None
+
+
+def test_figures_are_chosen_by_pattern_or_by_weight() -> None:
+    runs = [{"test/f1": Figure(1), "test/tp": Figure(5), "test/ap": Figure(1)}, {"test/event/f1": Figure(1)}]
+    assert figures.choose(runs, None) == ["test/ap", "test/f1"]
+    assert figures.choose(runs, ["test/tp", "*/f1"]) == ["test/tp", "test/f1", "test/event/f1"]
+    assert figures.choose([{"mine/loss": Figure(1), "mine/size": Figure(1)}], None) == ["mine/loss"]
+    assert figures.choose([{"size": Figure(1)}], None) == ["size"]
+    with pytest.raises(UserError, match=r"metrics=test/fp: no run .*\n.*3 figures|4 figures, among them: test/tp"):
+        figures.choose(runs, ["test/fp"])
+
+
+def test_runs_are_ordered_the_best_first_and_those_without_last() -> None:
+    runs = [{"val_loss": Figure(2.0)}, {}, {"val_loss": Figure(1.0)}]
+    assert figures.order(runs, "val_loss") == [2, 0, 1]
+    assert figures.order([{"size": Figure(1)}, {"size": Figure(2)}], "size") == [1, 0]
+
+
+# ---- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_several_tasks_have_a_table_each(tmp_path: Path) -> None:
+    runs = [
+        make_run("a", figures={"test/ap": Figure(0.2, (0.1, 0.3))}),
+        make_run("b", figures={"test/ap": Figure(0.4)}),
+        make_run("c", task="convert", figures={"rows": Figure(1234567)}),
+    ]
+    text = page.write(tmp_path / "report.html", "T", by_task(runs, None), 8).read_text()
+    assert ">Runs: laughter</h2>" in text
+    assert ">Runs: convert</h2>" in text
+    assert '<strong class="best">0.4</strong>' in text
+    assert "0.2<small>0.1 to 0.3</small>" in text
+    assert ">test/ap ↑</th>" in text
+    assert "<td>0:01:01</td>" in text
+    assert "1,234,567" in text
+
+
+def test_a_terminal_gets_bold_figures() -> None:
+    runs = [make_run(name, figures={"test/ap": Figure(value)}) for name, value in (("[a]", 0.2), ("b", 0.4))]
+    file = io.StringIO()
+    terminal.show(by_task(runs, None), Console(file=file, force_terminal=True, width=60))
+    assert re.search(r"\x1b\[1;32m +0\.4\*", file.getvalue())
+    assert "[a]" in file.getvalue()
+
+
+def write_run_page(folder: Path, frequency: float) -> None:
+    time = torch.arange(2400) / 24000
+    wavs = {"original": torch.sin(time * 3000), "coded": torch.sin(time * frequency)}
+    clips = [report.Clip(name, wav[None], 24000) for name, wav in wavs.items()]
+    chart = plots.plot_curves({"x": ([1, 2], [frequency, 1])}, "x", "y")
+    sections = [report.players("Clips", [*clips, clips[1]]), report.figure("Loss & more", chart, "a caption")]
+    sections += [report.gallery("", [report.Media("speaker", "video/mp4", b"moving")])]
+    report.write_report(folder / "report.html", "T", "S", sections)
+
+
+def test_pages_are_read_as_they_were_written(tmp_path: Path) -> None:
+    write_run_page(tmp_path, 2000)
+    read = read_page(tmp_path / "report.html")
+    assert list(read.clips) == [
+        ("Clips", "original", 0),
+        ("Clips", "coded", 0),
+        ("Clips", "coded", 1),
+        ("", "speaker", 0),
+    ]
+    assert list(read.plots) == [("Loss & more", "", 0)]
+    assert read.clips["", "speaker", 0].data == b"moving"
+    assert read.clips["Clips", "coded", 0].data == read.clips["Clips", "coded", 1].data
+    assert read.plots["Loss & more", "", 0].data.startswith(b"\x89PNG")
+    assert read_page(tmp_path / "none.html").clips == {}
+
+
+def test_clips_and_plots_in_common_stand_side_by_side(tmp_path: Path) -> None:
+    runs = [make_run(name, folder=tmp_path / name) for name in ("a", "b", "failed")]
+    for run, frequency in zip(runs[:2], (2000, 2500), strict=True):
+        write_run_page(run.folder, frequency)
+    listen, side = media.sections(runs)
+    assert listen.body.count("<audio") == 5  # the original once, the coded ones of both runs
+    assert listen.body.count("<h3>the same in all runs</h3>") == 2  # the original and the video
+    assert "<summary>Clips: coded (2)</summary>" in listen.body
+    assert side.body.count("<img") == 2
+    assert "<summary>Loss &amp; more</summary>" in side.body
+    assert list(media.sections(runs[1:])) == []
