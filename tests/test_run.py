@@ -1,5 +1,6 @@
 """One run end to end through main.py with a stand-in task: artefacts, exit codes, resume, sweeps, loggers."""
 
+import csv
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import main_process
 from voxlab import provenance
@@ -182,3 +184,53 @@ def test_a_run_that_failed_early_makes_room_for_one_with_other_settings(tmp_path
     other = _main(tmp_path, "hydra.run.dir=run", "seed=3")
     assert other.returncode == 2
     assert "seed: 2 -> 3" in other.stderr
+
+
+def _search(tmp_path: Path, *words: str, action: str = "", world: int = 1) -> subprocess.CompletedProcess[str]:
+    search = ["-m", "hydra/sweeper=optuna", "seed=range(1,10)", "objective=seed", "hydra.sweep.dir=sweep"]
+    search += [f"hydra.sweeper.{key}" for key in ("n_trials=3", "n_jobs=1", "direction=maximize", "sampler.seed=0")]
+    return main_process.run(_words(tmp_path, *search, *words), tmp_path, world=world, STANDIN=action)
+
+
+def _column(path: Path, name: str) -> list[str]:
+    with path.open() as file:
+        return [row[name] for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_optuna_searches_for_the_objective_on_ranks_that_agree(tmp_path: Path) -> None:
+    """A trial that fails is told and does not end the search; the search again takes what is done."""
+    going_on = "hydra.sweeper.max_failure_rate=1"
+    done = _search(tmp_path, going_on, action="user@8", world=2)
+    assert done.returncode == 0, done.stderr
+    index = tmp_path / "sweep" / "sweep.csv"
+    assert (_column(index, "state"), _column(index, "seed")) == (["done", "failed", "done"], ["6", "", "7"])
+    assert yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())["best_value"] == 7
+
+    again = _search(tmp_path, going_on)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is done already") >= 1
+    assert yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())["best_value"] == 8
+    assert _column(index, "seed") == ["6", "8", "7"]
+
+
+def test_an_objective_that_is_no_figure_is_named(tmp_path: Path) -> None:
+    done = _main(tmp_path, "objective=sed")
+    assert done.returncode == 2
+    assert "objective=sed: the run has no such figure. Did you mean: seed?" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_failed_job_under_joblib_costs_no_other(tmp_path: Path) -> None:
+    words = ["seed=1,2,3", "hydra.sweep.dir=sweep", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, str(ROOT / "main.py"), *_words(tmp_path, *words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STANDIN": "user@2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert _column(tmp_path / "sweep" / "sweep.csv", "state") == ["done", "failed", "done"]
+    assert _json(tmp_path / "sweep" / "1" / "status.json")["error"].startswith("data.root=nowhere")
+    again = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "STANDIN": ""}, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert (again.stdout + again.stderr).count("is done already") == 2

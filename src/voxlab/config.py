@@ -26,9 +26,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import messages
+from voxlab import messages, parallel, rerun
 from voxlab.errors import UserError
-from voxlab.schemas import SCHEMAS, Config
+from voxlab.schemas import SCHEMAS, STAGES, Config
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries both folders inside of the package; a checkout has them beside `src`.
@@ -61,14 +61,14 @@ def register() -> None:
         store.store(name=f"schema_{task}", node=schema, package="_global_")
     Plugins.instance().register(Recipes)
     resolvers: dict[str, Callable[..., Any]] = {
-        "tty": sys.stderr.isatty,
-        "first": lambda *values: next((value for value in values if value is not None), None),
+        "first": lambda *values: next((value for value in values if value not in (None, "none")), None),
         "by_rank": lambda first, others: first if _rank() == 0 else others,
         "subdir": lambda dry_run: None if dry_run or _rank() else ".hydra",
         "run_dir": run_dir,
         "sweep_dir": sweep_dir,
         "log_file": log_file,
         "selected": selected,
+        "modulo": lambda number, count: int(number) % int(count),  # of a job: which GPU it takes
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -132,6 +132,8 @@ def selected(*groups: str, _root_: DictConfig) -> str:
     words = []
     for group in groups:
         option = HydraConfig.get().runtime.choices.get(group)
+        if option in (None, "none"):
+            continue
         words.append(f"{group}={option}")
         path = CONF / group / f"{option}.yaml"
         if path.is_file() and isinstance(node := _root_.get(group), DictConfig):
@@ -171,11 +173,14 @@ def _choices(root: DictConfig) -> dict[str, str | None]:
 
 
 def _refuse_words(root: DictConfig, choices: dict[str, str | None]) -> None:
-    """Stop at a word where a group's settings belong: `source=encodec` is written `codec@source=encodec`."""
+    """Stop at words that can't be meant: an option where a group's settings belong, a stage of another task."""
     for group in choices:
         node = group.rpartition("@")[2]
         if isinstance(value := root.get(node), str):
             raise UserError(f"{node}={value}: this is an option of a group. Write {group}={value}")
+    task, stage = choices.get("task"), root.stage.name
+    if task in STAGES and stage not in STAGES[task]:  # a task from --config-dir decides by itself
+        raise UserError(messages.no_stage(task, stage, STAGES[task]))
 
 
 def launch(main: Callable[[], Any]) -> None:
@@ -188,15 +193,34 @@ def launch(main: Callable[[], Any]) -> None:
     # Makes Hydra raise its errors instead of printing them; whoever has set it gets every frame.
     os.environ.setdefault(_VERBOSE, "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else "")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ[parallel.COMMAND] = shlex.join(sys.argv)  # a job's own process may be started by other words
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
+        if rerun.folder_of(options.overrides):
+            _replay(options.overrides, sweep=options.multirun)
         if options.help:
             print(help_page(options.overrides))
         else:
+            parallel.refuse_lone_copies()
             main()
     except (Exception, KeyboardInterrupt) as error:
         stop(error)
+
+
+def _replay(words: list[str], *, sweep: bool) -> None:
+    """Put the words of the run that is repeated before those of the command line.
+
+    Raises:
+        UserError: it is a sweep, or there is no such run.
+    """
+    if sweep:
+        raise UserError(
+            "rerun= repeats one run, not a sweep (-m).\nTo repeat a sweep, type its command again: it stands in "
+            "command.txt of each of its jobs."
+        )
+    flags = [word for word in sys.argv[1:] if word not in words]
+    sys.argv[1:] = [*flags, *rerun.expand(words, _options())]
 
 
 def help_page(overrides: list[str]) -> str:
@@ -206,9 +230,12 @@ def help_page(overrides: list[str]) -> str:
     template, task = string.Template(settings.hydra.help.template), _choices(settings).get("task")
     with open_dict(settings):
         del settings["hydra"]
-    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in _options().items())
+    listed = {group: options for group, options in _options().items() if group != "experiment"}
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in listed.items())
+    recipes = messages.list_recipes(RECIPES)
     about = messages.describe_task(CONF, task) if task else ""
-    return template.substitute(TASK=about, APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(settings))
+    parts = {"TASK": about, "RECIPES": recipes, "APP_CONFIG_GROUPS": groups, "CONFIG": OmegaConf.to_yaml(settings)}
+    return _spelled(template.substitute(parts))
 
 
 def _options() -> dict[str, list[str]]:
@@ -245,4 +272,10 @@ def stop(error: BaseException) -> NoReturn:
 def user_message(error: BaseException) -> str | None:
     """Return what to tell the user about a mistake in the command line or the configuration; None for a bug."""
     known = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
-    return messages.explain(error, SCHEMAS, CONF) if known else None
+    return _spelled(messages.explain(error, SCHEMAS, CONF)) if known else None
+
+
+def _spelled(text: str) -> str:
+    """Write commands as the user started this program: a job's own process may be started by other words."""
+    words = shlex.split(os.environ.get(parallel.COMMAND, "")) or sys.argv
+    return messages.spelled(text, words[0])

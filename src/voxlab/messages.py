@@ -5,7 +5,7 @@ Plain text and exceptions only, no Hydra: `config.py` decides when something is 
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -24,12 +24,44 @@ def overview(conf: Path) -> str:
     return "\n".join([*lines, "", "A first run without any data: python main.py experiment=quickstart"])
 
 
+def spelled(text: str, script: str) -> str:
+    """Write the commands in a text, which all begin with `python main.py` here, as this program was started.
+
+    Args:
+        text: of a message or a page.
+        script: the first of sys.argv: main.py, `voxlab`, or __main__.py of the package.
+    """
+    path = Path(script)
+    if path.stem == "voxlab":
+        program = "voxlab"
+    elif path.name == "__main__.py" and path.parent.name == "voxlab":
+        program = "python -m voxlab"
+    else:
+        return text
+    launched = re.sub(r"^(\s*(?:torchrun|accelerate launch) .*?)\bmain\.py\b", r"\1-m voxlab", text, flags=re.MULTILINE)
+    return launched.replace("python main.py", program)
+
+
 def describe_task(conf: Path, task: str) -> str:
     """Return the opening lines of conf/task/<task>.yaml and its keys with what they mean."""
     text = (conf / "task" / f"{task}.yaml").read_text(encoding="utf-8")
     about = re.findall(r"^# (?!@)(.+)$", text.partition("\ndefaults:")[0], re.MULTILINE)
     _, _, keys = text.partition("  - _self_\n")
     return "\n".join([f"\n== task={task} ==", *about, "", keys.partition("\ntask:")[0].strip(), ""])
+
+
+def list_recipes(recipes: Path) -> str:
+    """Return a line for each recipe: its name, and the first comment of its file."""
+    files = sorted((recipes / "experiment").glob("*.yaml"))
+    width = max(len(path.stem) for path in files)
+    about = (re.search(r"^# (?!@)(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) for path in files)
+    return "\n".join(f"{path.stem:{width}}  {line[1] if line else ''}" for path, line in zip(files, about, strict=True))
+
+
+def no_stage(task: str, stage: str, stages: Sequence[str]) -> str:
+    """Say that a task has no such stage, and which it has."""
+    others = ", ".join(f"stage={name}" for name in stages)
+    return f"stage={stage}: task={task} has no such stage.{_did_you_mean(stage, stages)}\nIt has {others}."
 
 
 def version() -> str:
@@ -70,6 +102,14 @@ def no_such_run(folder: str) -> str:
     return f"resume={folder}: no run folder (it has no config.yaml).\nThe latest runs: {recent}"
 
 
+def no_figure(name: str, names: list[str]) -> str:
+    """Say that a run's summary has no such figure, and which come close."""
+    hint = _did_you_mean(name, names)
+    return f"objective={name}: the run has no such figure.{hint}" + (
+        "" if hint else f"\nIt has: {', '.join(names[:20])}"
+    )
+
+
 def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> str:
     """Turn a user error, or one of Hydra's or OmegaConf's, into at most six lines that name the fix.
 
@@ -86,7 +126,7 @@ def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> st
         missing = str(getattr(cause, "missing_cfg_file", None) or "")
         options = getattr(cause, "options", None) or [p.stem for p in sorted((conf / missing).parent.glob("*.yaml"))]
         if missing and options:
-            return _no_option(missing, list(options))
+            return _no_option(missing, list(options), conf)
     for cause in causes:
         parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
         if isinstance(parent, Mapping) and "Key" in type(cause).__name__ + str(cause) and key not in parent:
@@ -94,6 +134,9 @@ def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> st
             group, _, option = full_key.partition(".")
             if (conf / group / f"{option}.yaml").is_file():
                 return f"{full_key}: {option} is not chosen.\nAdd {group}='[{option}]' to the command."
+            owners = _options_with(conf / group, str(key)) if full_key == f"{group}.{key}" else []
+            if owners:
+                return f"{full_key}: no such key here; it is a key of {' and '.join(owners)}"
             return _no_key(full_key, str(key), list(map(str, parent)), schemas)
     text = _shortened(causes)
     scalar = re.search(r"override (\S+)=(\S+)\n.*is not a ListConfig", text)
@@ -118,9 +161,19 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _no_option(missing: str, options: list[str]) -> str:
+def _options_with(folder: Path, key: str) -> list[str]:
+    """Return `group=option` of the options of a group that have a key."""
+    pattern = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
+    files = sorted(folder.glob("*.yaml"))
+    return [f"{folder.name}={path.stem}" for path in files if pattern.search(path.read_text(encoding="utf-8"))]
+
+
+def _no_option(missing: str, options: list[str], conf: Path) -> str:
     group, _, option = missing.rpartition("/")
     lines = [f"{group}={option}: there is no such option.{_did_you_mean(option, options)}"]
+    elsewhere = [f"{path.parent.name}={option}" for path in sorted(conf.glob(f"*/{option}.yaml"))]
+    if elsewhere:
+        lines[0] += f" There is {' and '.join(elsewhere)}."
     return "\n".join([*lines, f"Options of {group}: {', '.join(options)}"])
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import inspect
+import json
 import logging
 import random
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,24 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import config, messages, parallel, provenance
+from voxlab import config, loggers, messages, parallel, provenance, rerun
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
-from voxlab.storage import atomic_write_json, differences
+from voxlab.storage import atomic_write_json, differences, flatten
 
 log = logging.getLogger(__name__)
 
 # May differ between a run and its resumption: who looks on, and what the launcher decides.
 _FREE_KEYS = (
-    *("resume", "name", "tags", "logger", "fit.num_workers", "fit.read_ahead"),
+    *("resume", "rerun", "objective", "name", "tags", "logger", "fit.num_workers", "fit.read_ahead"),
     *("trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
 
 
-def execute(settings: DictConfig) -> dict[str, Any]:
-    """Run the task that `settings` describe and return its summary.
+def execute(settings: DictConfig) -> Any:
+    """Run the task that `settings` describe; returns its summary, or the one figure that `objective` names.
 
     Raises:
         JobError: a job of a sweep failed and has said why. Outside sweeps, the process ends with its exit code.
@@ -46,14 +47,17 @@ def execute(settings: DictConfig) -> dict[str, Any]:
         config.stop(error)  # here already: Hydra would print a line about the overrides
 
 
-def _execute(settings: DictConfig) -> dict[str, Any]:
+def _execute(settings: DictConfig) -> Any:
     settle(settings)
+    if settings.rerun is not None:
+        restore(settings)
     ranks = parallel.launched(settings.device)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         if settings.dry_run:
             return build(settings.task)(ranks=ranks, run_dir=run_dir)
-        return _recorded_run(settings, ranks, run_dir)
+        summary = _recorded_run(settings, ranks, run_dir)
+        return _objective(summary, settings.objective, ranks) if settings.objective else summary
     finally:
         parallel.shutdown(ranks)
 
@@ -63,6 +67,54 @@ def settle(settings: DictConfig) -> None:
     for group, option in HydraConfig.get().runtime.choices.items():
         if option == "none" and not str(group).startswith("hydra/"):
             settings[str(group).rpartition("@")[2]] = None
+
+
+def restore(settings: DictConfig) -> None:
+    """Give every key the value of the run that is repeated, but what is set now and what follows from other keys.
+
+    Interpolations are left alone: what a run computed from other keys and from its launcher is computed anew.
+
+    Raises:
+        UserError: that run has keys or values that are none now, or this run would write into its folder.
+    """
+    folder, hydra = Path(settings.rerun), HydraConfig.get()
+    if Path(hydra.runtime.output_dir).resolve() == folder.resolve():
+        raise UserError(f"rerun={folder} repeats a run in a new folder. To go on in its own, write resume={folder}")
+    fixed = rerun.keys_given(list(hydra.overrides.task)) | set(rerun.OF_A_LAUNCH)
+    wrong = _restore(settings, rerun.read_config(folder), fixed, "")
+    if wrong:
+        raise rerun.unfit(folder, wrong)
+
+
+def _restore(node: DictConfig, earlier: Mapping[str, Any], fixed: set[str], prefix: str) -> list[str]:
+    """Set the values below `node`; returns the keys that don't fit."""
+    wrong = []
+    for key, value in earlier.items():
+        name = f"{prefix}{key}"
+        if name in fixed or (key in node.keys() and OmegaConf.is_interpolation(node, key)):  # noqa: SIM118
+            continue
+        if isinstance(value, dict) and key in node and isinstance(node[key], DictConfig):
+            wrong += _restore(node[key], value, fixed, f"{name}.")
+            continue
+        try:
+            node[key] = value
+        except OmegaConfBaseException:
+            wrong.append(f"{name}={value}")
+    return wrong
+
+
+def _compare_with_earlier(settings: DictConfig, plain: dict[str, Any], run_dir: Path) -> list[str]:
+    """Say what differs from the run that is repeated, before this one starts; returns it."""
+    earlier = Path(settings.rerun)
+    changed = rerun.changes(earlier, run_dir, _FREE_KEYS)
+    if changed:
+        log.warning("this run differs from %s:\n  %s", earlier, "\n  ".join(changed))
+    else:
+        log.info("code, packages, machine and settings are those of %s", earlier)
+    out = plain.get("out")
+    if out and out == rerun.read_config(earlier).get("out") and Path(out).exists():
+        log.warning("%s is there: what it holds is not made again. To make all of it anew, add out=<new folder>.", out)
+    return changed
 
 
 def build(node: DictConfig) -> Any:
@@ -86,21 +138,37 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
     _refuse_other_run(run_dir, plain)
     if _is_sweep() and _is_done(run_dir):
         log.info("job %s is done already: %s", run_dir.name, run_dir)
-        return {}
+        return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     if ranks.is_first:
         provenance.write_all(run_dir, config.ROOT, OmegaConf.to_yaml(plain), ranks, settings.seed)
     parallel.barrier(ranks)
     with _recorded(run_dir, ranks):
+        changed = _compare_with_earlier(settings, plain, run_dir) if ranks.is_first and settings.rerun else []
         seed_all(settings.seed)
-        with _loggers(settings, plain, ranks, run_dir) as loggers:
+        with loggers.opened(_loggers(settings, plain, ranks, run_dir), run_dir) as chosen:
             task = build(settings.task)
-            curves = {"loggers": loggers} if "loggers" in inspect.signature(task).parameters else {}
+            curves = {"loggers": chosen} if "loggers" in inspect.signature(task).parameters else {}
             summary = task(ranks=ranks, run_dir=run_dir, **curves)
-            _log_summary(loggers, plain, summary)
+            loggers.log_results(chosen, plain, summary, run_dir)
         if ranks.is_first:
             atomic_write_json(run_dir / "metrics.json", summary)
+            if settings.rerun:
+                rerun.verdict(Path(settings.rerun), run_dir, changed)
         parallel.barrier(ranks)
     return summary
+
+
+def _objective(summary: Mapping[str, Any], name: str, ranks: Ranks) -> float:
+    """Return one figure of rank 0's summary, on every rank, so that their sweepers agree on what comes next.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    numbers = {key: value for key, value in flatten(summary).items() if isinstance(value, int | float)}
+    first = parallel.gather(ranks, numbers)[0]
+    if name not in first:
+        raise UserError(messages.no_figure(name, list(first)))
+    return float(first[name])
 
 
 def resolved(settings: DictConfig) -> dict[str, Any]:
@@ -160,6 +228,9 @@ def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
     finally:
         if _is_sweep() and ranks.is_first:
             provenance.write_sweep_index(run_dir.parent)
+            from voxlab.tasks.compare.sweep import write_sweep_page
+
+            write_sweep_page(run_dir.parent)
 
 
 def _report(error: Exception, status: provenance.Status) -> config.JobError:
@@ -201,82 +272,20 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class Loggers(Mapping[str, Any]):
-    """The chosen loggers by name, opened at first use: most mistakes are found before Lightning is imported.
+def _loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> loggers.Loggers:
+    """Return the chosen loggers, not opened yet; ranks other than the first have none."""
 
-    Args:
-        open_all: makes them.
-    """
+    def open_all() -> dict[str, Any]:
+        makers = build(settings.logger) if ranks.is_first and settings.logger else {}
+        return loggers.open_loggers(makers, launch, plain)
 
-    def __init__(self, open_all: Callable[[], dict[str, Any]]) -> None:
-        self._open_all = open_all
-        self.opened: dict[str, Any] | None = None
-
-    def _all(self) -> dict[str, Any]:
-        if self.opened is None:
-            self.opened = self._open_all()
-        return self.opened
-
-    def __getitem__(self, name: str) -> Any:
-        return self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-
-@contextlib.contextmanager
-def _loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> Iterator[Loggers]:
-    """Give the task the chosen loggers and close them, in a sweep before the next job opens its own."""
-    loggers = Loggers(partial(_open_loggers, settings, plain, ranks, run_dir))
-    state = "failed"
-    try:
-        yield loggers
-        state = "success"
-    finally:
-        opened = loggers.opened or {}
-        for logger in opened.values():
-            logger.finalize(state)
-        if "wandb" in opened:
-            _finish_wandb(run_dir, state)
-
-
-def _open_loggers(settings: DictConfig, plain: dict[str, Any], ranks: Ranks, run_dir: Path) -> dict[str, Any]:
-    makers: dict[str, Callable[..., Any]] = build(settings.logger) if ranks.is_first and settings.logger else {}
-    extra = {"wandb": _wandb_fields(settings, plain, run_dir)} if "wandb" in makers else {}
-    logging.getLogger("lightning").handlers.clear()  # its own handler would print every line twice
-    return {name: make(save_dir=str(run_dir), **extra.get(name, {})) for name, make in makers.items()}
-
-
-def _wandb_fields(settings: DictConfig, plain: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """Name the W&B run after this one: resuming continues it, the jobs of a sweep form a group."""
     hydra = HydraConfig.get()
-    choices = {str(key): value for key, value in hydra.runtime.choices.items()}
-    changes = [item for item in hydra.overrides.task if not item.startswith(("task=", "logger", "resume="))]
-    swept = _is_sweep()
-    return {
-        "id": f"{run_dir.parent.name}-{run_dir.name}" if swept else run_dir.name,
-        "resume": "allow",
-        "group": run_dir.parent.name if swept else choices.get("experiment"),
-        "job_type": choices["task"],
-        "name": settings.name or " ".join([str(choices["task"]), *changes]),
-        "tags": [*settings.tags, *(f"{key}={choices[key]}" for key in ("data", "codec", "loss") if choices.get(key))],
-        "config": plain,
-    }
-
-
-def _finish_wandb(run_dir: Path, state: str) -> None:
-    import wandb
-
-    wandb.finish(exit_code=0 if state == "success" else 1)
-    for folder in sorted((run_dir / "wandb").glob("offline-run-*"))[-1:]:
-        log.info("to upload this run: wandb sync %s", folder)
-
-
-def _log_summary(loggers: Mapping[str, Any], plain: dict[str, Any], summary: dict[str, Any]) -> None:
-    numbers = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
-    for logger in loggers.values():
-        logger.log_hyperparams(plain)
-        logger.log_metrics(numbers)
+    launch = loggers.Launch(
+        run_dir=run_dir,
+        choices={str(key): value for key, value in hydra.runtime.choices.items()},
+        words=list(hydra.overrides.task),
+        sweep=_is_sweep(),
+        name=settings.name,
+        tags=list(settings.tags),
+    )
+    return loggers.Loggers(open_all)

@@ -74,6 +74,8 @@ class Config:
     tags: list[str] = MISSING
     device: str = MISSING
     resume: str | None = MISSING
+    rerun: str | None = MISSING
+    objective: str | None = MISSING
     ckpt: str | None = MISSING
     dry_run: bool = MISSING
     task: Any = MISSING
@@ -176,10 +178,30 @@ class A2gConfig(Config):
     max_bad_fraction: float = MISSING
 
 
+@dataclass
+class CompareConfig(Config):
+    """Root keys of task=compare."""
+
+    runs: Any = MISSING
+    metrics: list[str] | None = MISSING
+    sort: str | None = MISSING
+    media: int = MISSING
+
+
 SCHEMAS: dict[str, type[Config]] = {
     "convert": ConvertConfig,
     "extract": ExtractConfig,
     "train_tokenizer": TrainTokenizerConfig,
     "laughter": LaughterConfig,
     "a2g": A2gConfig,
+    "compare": CompareConfig,
+}
+# task -> what `stage` may be, said before anything is imported; the default comes first.
+STAGES: dict[str, tuple[str, ...]] = {
+    "convert": ("fit",),
+    "extract": ("fit", "check"),
+    "train_tokenizer": ("fit", "test", "reconstruct", "export"),
+    "laughter": ("fit", "test", "stream", "compare"),
+    "a2g": ("fit", "test", "generate", "evaluate", "tokenize"),
+    "compare": ("fit",),
 }
