@@ -7,6 +7,7 @@ processes, in test_cli, test_run and test_launch.
 import contextlib
 import multiprocessing
 import os
+import random
 import runpy
 import signal
 import subprocess
@@ -33,6 +34,8 @@ def _context() -> ForkServerContext:
 def _run(
     script: str, words: Sequence[str], folder: str, environment: Mapping[str, str], outputs: Sequence[str]
 ) -> None:
+    # Readers of data start as from a plain Python on Linux; the method handed on to here would import torch in each.
+    multiprocessing.set_start_method("fork", force=True)
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
@@ -129,7 +132,14 @@ def kill_when(process: ForkServerProcess, ready: Callable[[], bool], timeout: fl
     """SIGKILL a started main.py as soon as `ready`; it must be running still."""
     until = time.monotonic() + timeout
     while time.monotonic() < until and process.is_alive() and not ready():
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert process.is_alive(), "it ended before it could be killed"
     kill(process)
     assert process.exitcode == -signal.SIGKILL
+
+
+def random_step(low: int, high: int) -> int:
+    """Draw a step to be killed at; pytest shows it where the test fails."""
+    step = random.randint(low, high)
+    print(f"killed at step {step} of {low} to {high}")
+    return step

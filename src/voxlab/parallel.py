@@ -1,6 +1,7 @@
 """The ranks of a launch (python, torchrun, accelerate), the split of work over them, and process set-up."""
 
 import ctypes
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ from voxlab.errors import UserError
 
 Item = TypeVar("Item")
 
+COMMAND = "VOXLAB_COMMAND"  # environment variable: the words that the user started all this with
+
 # Bulk work has no collective between start and end, so a rank may wait for the slowest one for days.
 _PATIENCE = timedelta(days=14)
+_meetings = itertools.count()  # of this process: all ranks go through the same jobs of a sweep
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -37,9 +41,13 @@ def launched(device: str = "auto") -> Ranks:
 
     Args:
         device: "auto" takes the local rank's GPU, else the CPU; "cpu" or "cuda:1" are taken as they are.
+
+    Raises:
+        UserError: `device` isn't there, or the launcher has started copies that don't know of each other.
     """
     import torch
 
+    refuse_lone_copies()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
         local = int(os.environ.get("LOCAL_RANK", 0))
@@ -50,8 +58,42 @@ def launched(device: str = "auto") -> Ranks:
     if world > 1 and not torch.distributed.is_initialized():
         # Bulk work sends barriers and small Python objects, through gloo; training on GPUs sends gradients.
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-        torch.distributed.init_process_group(backend, timeout=_PATIENCE)
+        torch.distributed.init_process_group(backend, timeout=_PATIENCE, **_meeting(rank, world))
     return Ranks(rank, world, device)
+
+
+def _meeting(rank: int, world: int) -> dict[str, Any]:
+    """Return where the ranks of torchrun or accelerate find each other: in the agent's store.
+
+    Each restart and each job of a sweep has a place of its own there, for the store outlives them. What those
+    before have left in it would lead to closed doors.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=_PATIENCE)
+    place = f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}, meeting {next(_meetings)}"
+    return {"store": PrefixStore(place, store), "rank": rank, "world_size": world}
+
+
+def refuse_lone_copies() -> None:
+    """Stop where srun has started this program several times: each copy would take itself for the whole run.
+
+    Raises:
+        UserError: in the first copy; the others end without a word.
+    """
+    copies = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if copies == 1 or "RANK" in os.environ:
+        return
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        sys.exit(UserError.exit_code)
+    raise UserError(
+        f"srun has started {copies} copies of this program, and each would do the whole run. Start one torchrun a "
+        "node:\n  srun --ntasks-per-node=1 torchrun --nnodes=$SLURM_NNODES --nproc_per_node=<GPUs of a node> "
+        "--rdzv_backend=c10d --rdzv_endpoint=<first node>:29500 main.py ...\nor, for runs of their own, "
+        "python main.py -m ... hydra/launcher=submitit_slurm"
+    )
 
 
 def _check_device(device: str) -> None:

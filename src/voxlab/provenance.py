@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from voxlab.parallel import Ranks
-from voxlab.storage import atomic_write_bytes, atomic_write_json, flatten
+from voxlab.parallel import COMMAND, Ranks
+from voxlab.storage import atomic_write_bytes, atomic_write_json, flatten, write_settled
 
 
 def write_all(run_dir: Path, root: Path, config: str, ranks: Ranks, seed: int) -> None:
@@ -49,10 +50,15 @@ def _keep_overrides(folder: Path) -> None:
 
 def command() -> str:
     """Return the shell line that started this run, its launcher included."""
-    line = shlex.join(sys.argv)
+    script, *words = shlex.split(os.environ.get(COMMAND, "")) or sys.argv
+    installed = Path(script).name in ("voxlab", "__main__.py")
+    line = shlex.join(["-m", "voxlab", *words] if installed else [script, *words])
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return f"python {line}"
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        launcher = f"accelerate launch --multi_gpu --num_processes={os.environ['WORLD_SIZE']}"
+        return f"{launcher} {f'--num_machines={nodes} ' if nodes > 1 else ''}{line}"
     launcher = f"torchrun --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', 1)}"
     return f"{launcher} {f'--nnodes={nodes} ' if nodes > 1 else ''}{line}"
 
@@ -138,6 +144,10 @@ def _now() -> str:
 
 def write_sweep_index(sweep_dir: Path) -> None:
     """Write sweep.csv from the folders of the jobs: overrides, state, seconds, error and metrics of each."""
+    write_settled(lambda: _sweep_table(sweep_dir), partial(atomic_write_bytes, sweep_dir / "sweep.csv"))
+
+
+def _sweep_table(sweep_dir: Path) -> bytes:
     rows = [_job_row(path.parent) for path in sweep_dir.glob("*/status.json")]
     rows.sort(key=lambda row: (len(row["job"]), row["job"]))
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -145,7 +155,7 @@ def write_sweep_index(sweep_dir: Path) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    atomic_write_bytes(sweep_dir / "sweep.csv", text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def _job_row(job_dir: Path) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import re
 import shutil
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from voxlab.errors import UserError
+
+Item = TypeVar("Item")
 
 MANIFEST = "manifest.json"
 _MISSING = "(absent)"
@@ -99,6 +101,27 @@ def atomic_write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if not (path.is_file() and path.read_text(encoding="utf-8") == text):
         atomic_write_bytes(path, text.encode())
+
+
+def write_settled(gather: Callable[[], Item], write: Callable[[Item], object]) -> None:
+    """Write what follows from files that other processes add to, and do likewise, without a lock among them.
+
+    Between gathering and writing another process may add a file and write; what is written here would hide it. So
+    what was written is gathered again, until it is the same: whoever writes last has seen everything.
+
+    Args:
+        gather: returns what the files say.
+        write: puts that into one place, atomically.
+    """
+    written = None
+    while (found := gather()) != written:
+        write(found)
+        written = found
+
+
+def stamps(folder: Path, pattern: str) -> list[tuple[str, int]]:
+    """Return the files of a folder that match a pattern, with the time of each; `write_settled` may gather these."""
+    return sorted((str(path), path.stat().st_mtime_ns) for path in folder.glob(pattern))
 
 
 def remove_temporaries(folders: Iterable[Path]) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from voxlab.errors import UserError
+from voxlab.tasks.sharding import whole
 
 
 def descend(module: Any, loss: Tensor) -> None:
@@ -37,7 +38,7 @@ def clip_gradient(module: Any, remedy: str) -> Tensor:
         UserError: the norm is not finite.
     """
     limit = float("inf") if module.loop.gradient_clip_val is None else module.loop.gradient_clip_val
-    norm = nn.utils.clip_grad_norm_(module.model.parameters(), limit)
+    norm = whole(nn.utils.clip_grad_norm_(module.model.parameters(), limit))
     if module.trainer.precision != "16-mixed" and not bool(torch.isfinite(norm)):
         raise UserError(
             f"step {module.step}: the gradient has the norm {float(norm)}, with optim.lr={module.rate:.3g}. Lower "

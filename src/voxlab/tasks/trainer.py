@@ -1,6 +1,7 @@
 """Lightning's trainer as training tasks use it: this launch's device and processes, files that are never partial."""
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +20,8 @@ NEUTRAL: dict[str, Any] = {
     **{"accumulate_grad_batches": 1, "limit_train_batches": None, "fast_dev_run": False, "overfit_batches": 0.0},
     **{"min_epochs": None, "min_steps": None, "gradient_clip_algorithm": None},
 }
+# --mixed_precision of `accelerate launch` -> trainer.precision
+_PRECISIONS = {"fp16": "16-mixed", "bf16": "bf16-mixed", "fp8": "transformer-engine"}
 
 
 def lightning_trainer(**keys: Any) -> Any:
@@ -28,7 +31,9 @@ def lightning_trainer(**keys: Any) -> Any:
     return Trainer(**keys)
 
 
-def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, ranks: Ranks) -> None:
+def check_keys(
+    keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, ranks: Ranks, *, divisible: bool = False
+) -> None:
     """Refuse settings of the trainer group that the loop does not know, and a number of processes that isn't there.
 
     Args:
@@ -36,6 +41,7 @@ def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, r
         neutral: key -> the one value, besides null, that may stand there.
         task: for messages, with what ends its runs.
         ranks: this process among its peers.
+        divisible: whether the task's module divides its model over the ranks, trainer=fsdp.
 
     Raises:
         UserError: names the key.
@@ -43,12 +49,26 @@ def check_keys(keys: Mapping[str, Any], neutral: Mapping[str, Any], task: str, r
     for name, value in neutral.items():
         if keys.get(name, value) not in (value, None):
             raise UserError(f"trainer.{name}={keys[name]} does not go with {task}")
+    if keys.get("strategy") == "fsdp":
+        _check_fsdp(keys, task, ranks, divisible)
     processes = _number(keys.get("devices"), 1) * _number(keys.get("num_nodes"), 1)
     if processes != ranks.world:
         raise UserError(
             f"trainer.devices={keys.get('devices')} and num_nodes={keys.get('num_nodes')} ask for {processes} "
             f"processes, but {ranks.world} were started. Use torchrun --nproc_per_node={processes} main.py ..."
         )
+
+
+def _check_fsdp(keys: Mapping[str, Any], task: str, ranks: Ranks, divisible: bool) -> None:
+    if not divisible:
+        raise UserError(f"trainer.strategy=fsdp does not go with {task}")
+    if ranks.world == 1:
+        raise UserError(
+            "trainer.strategy=fsdp divides a model over several processes, and there is one. Use "
+            "torchrun --nproc_per_node=<GPUs> main.py ..., or trainer=default."
+        )
+    if keys.get("precision") not in (None, "32-true", "bf16-mixed"):
+        raise UserError(f"trainer.precision={keys['precision']} with strategy=fsdp: choose 32-true or bf16-mixed.")
 
 
 def _number(value: Any, default: int) -> int:
@@ -78,13 +98,17 @@ def make_trainer(
         find_unused_parameters: whether a descent may concern a part of the parameters.
         ours: keys of the trainer that the task decides.
     """
+    from voxlab.tasks import sharding
     from voxlab.tasks.atomic_checkpoints import AtomicCheckpoints
+    from voxlab.tasks.watch import TrainingBar
 
     keys = {name: value for name, value in trainer.keywords.items() if name not in _OWN}
     on_gpu = ranks.device != "cpu"
     if keys.get("accelerator") in (None, "auto"):
         keys["accelerator"] = "gpu" if on_gpu else "cpu"
     keys["precision"] = keys.get("precision") or precision
+    if ranks.is_first:
+        _warn_of_other_precision(str(keys["precision"]))
     devices: Any = trainer.keywords.get("devices", 1)
     if ranks.world == 1:
         devices = [int(ranks.device.partition(":")[2] or 0)] if on_gpu else 1
@@ -93,6 +117,8 @@ def make_trainer(
 
         # Buffers are equal on all ranks by themselves.
         keys["strategy"] = DDPStrategy(find_unused_parameters=find_unused_parameters, broadcast_buffers=False)
+    elif keys["strategy"] == "fsdp":
+        keys["strategy"] = sharding.make_strategy(ranks)
     fixed = {
         "devices": devices,
         "max_steps": -1,
@@ -104,14 +130,33 @@ def make_trainer(
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "default_root_dir": str(run_dir),
-        "callbacks": list(callbacks),
-        "plugins": [AtomicCheckpoints()],
+        "callbacks": [*callbacks, *([TrainingBar(ranks)] if keys.get("enable_progress_bar", True) else [])],
+        "enable_progress_bar": False,
+        "plugins": [AtomicCheckpoints(), _launcher(ranks)],
     }
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and which accelerators there are not
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # the averaged weights are
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message="Total length of")  # a finished run that is resumed has no steps left
     return trainer.func(**{**keys, **fixed, **ours})
+
+
+def _warn_of_other_precision(precision: str) -> None:
+    """Say that it is not accelerate that decides in what precision is computed, where it was told another one."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked != "no" and _PRECISIONS.get(asked, asked) != precision:
+        _log.warning(
+            "accelerate's --mixed_precision=%s has no effect: this run computes in %s. Give trainer.precision=%s",
+            *(asked, precision, _PRECISIONS.get(asked, asked)),
+        )
+
+
+def _launcher(ranks: Ranks) -> Any:
+    """Return where Lightning reads ranks from: not from Slurm's variables, which are there for plain python as well."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    return LightningEnvironment() if ranks.world == 1 else TorchElasticEnvironment()
 
 
 def fit_or_resume(lightning: Any, module: Any, data: Any, last: Path, ranks: Ranks) -> None:
