@@ -38,12 +38,18 @@ MISTAKES = {
         "'fitt'",
         "[fit, test, generate, reconstruct, export, stream, compare, evaluate, tokenize, check]",
     ],
+    "task=convert stage=test": ["stage=test: task=convert has no such stage", "It has stage=fit"],
+    "task=extract stage=compare": ["task=extract has no such stage", "stage=fit, stage=check"],
+    "task=laughter stage=generate": ["stage=fit, stage=test, stage=stream, stage=compare"],
     "task=convert input=speech": ["'speech'", "[tokens, text, audio]"],
     "task=convert data.batchsize=3": ["data.batchsize: there is no such key", "Keys here: source, root"],
     "task=convert data.num_file=3": ["Did you mean: num_files?"],
     "task=convert trainer.gradient_clip=1": ["Did you mean: gradient_clip_val"],
     "task=convert shift=5": ["shift: no such key here; it is a key of task=laughter"],
     "task=convert codec=mimy": ["codec=mimy", "Did you mean: mimi?", "encodec"],
+    "task=laughter loss.focal_gamma=2": ["loss.focal_gamma: there is no such key"],
+    "task=laughter loss=bce loss.gamma=3": ["no such key here; it is a key of", "loss=focal"],
+    "task=laughter loss=gru": ["loss=gru: there is no such option", "There is model=gru", "Options of loss"],
     "task=convert optim=adam": ["optim=adam: there is no such option", "Options of optim: adamw_cosine"],
     "task=extract producers=[linn]": ["producers=linn", "Did you mean: lin?", "from_filename"],
     "task=extract producers.const.units=null": ["const is not chosen", "producers='[const]'"],
@@ -93,7 +99,7 @@ def test_mistakes_import_nothing_heavy_and_leave_no_folder(answers: dict[str, li
 def test_without_arguments_the_tasks_are_listed() -> None:
     done = _main()
     assert done.returncode == 2
-    for task in ("convert", "extract", "train_tokenizer", "laughter", "a2g"):
+    for task in ("convert", "extract", "train_tokenizer", "laughter", "a2g", "compare"):
         assert re.search(rf"^{task}: .+\n    python main.py task={task}", done.stderr, re.MULTILINE)
 
 
@@ -109,7 +115,7 @@ def test_help_lists_groups_recipes_and_examples() -> None:
     done = _main("--help")
     assert done.returncode == 0, done.stderr
     for expected in (
-        "task: a2g, convert, extract, laughter, train_tokenizer",
+        "task: a2g, compare, convert, extract, laughter, train_tokenizer",
         "data: audiofolder, beat2, librispeech, podcastfillers, podcastfillers_legacy, voiceassistant",
         "codec: encodec, mimi, motion_rvq, motion_rvq_base, motion_rvq_tiny, none, rvq, rvq_16k, rvq_legacy50, "
         "rvq_tiny, rvq_wave, rvq_wave_tiny, snac, vocoder",
@@ -117,6 +123,12 @@ def test_help_lists_groups_recipes_and_examples() -> None:
     ):
         assert expected in done.stdout
     assert done.stdout.partition("== Groups")[0].count("main.py") >= 4
+
+
+def test_help_says_what_each_recipe_does() -> None:
+    page = _main("--help").stdout.partition("== Recipes")[2].partition("== Groups")[0]
+    for path in (ROOT / "recipes" / "experiment").glob("*.yaml"):
+        assert re.search(rf"^{path.stem} +\S.{{20}}", page, re.MULTILINE), path.stem
 
 
 def test_help_follows_the_task() -> None:
@@ -135,13 +147,26 @@ def test_recipes_are_found_from_any_folder(tmp_path: Path) -> None:
     assert "source: sample" in done.stdout, done.stderr
 
 
-def test_tab_completes_options() -> None:
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    {
+        "task=l": ["task=laughter"],
+        "task=laughter loss=": ["loss=focal", "loss=bce"],
+        "task=convert codec=mi": ["codec=mimi"],
+        "task=laughter shi": ["shift="],
+        "task=laughter fit.pat": ["fit.patience="],
+        "task=a2g fit.masking.dr": ["fit.masking.drop_audio=", "fit.masking.drop_text="],
+        "experiment=qui": ["experiment=quickstart"],
+    }.items(),
+)
+def test_tab_completes_options_and_keys(typed: str, expected: list[str]) -> None:
     # What the installed shell function does: it looks for hydra.main in the script, then asks the script.
     assert "@hydra.main" in (ROOT / "main.py").read_text()
-    environment = {**os.environ, "COMP_LINE": "python main.py task=l", "COMP_POINT": "21", "COMP_CWORD": "2"}
+    line = f"python main.py {typed}"
+    place = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": str(len(line.split()) - 1)}
     command = [sys.executable, "main.py", "-sc", "query=bash"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "task=laughter" in done.stdout
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **place}, capture_output=True, text=True, check=False)
+    assert [word for word in expected if word not in done.stdout.split()] == []
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]], ids=["overview", "help"])

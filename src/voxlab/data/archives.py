@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from voxlab.errors import UserError
+from voxlab.progress import BulkProgress
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,11 @@ def _continue(url: str, part: Path) -> None:
         total = left + (start if continues else 0)
         log.info("downloading %s (%.0f MB) into %s", url, total / 1e6, part)
         _refuse_full_disk(part.parent, left + round(total * _UNPACKED))
-        with part.open("ab" if continues else "wb") as file:
-            shutil.copyfileobj(response, file, _CHUNK)
+        bar = BulkProgress(round(total / 1e6), "download", "MB", done=round((total - left) / 1e6))
+        with part.open("ab" if continues else "wb") as file, bar:
+            while piece := response.read(_CHUNK):
+                file.write(piece)
+                bar.advance(round(file.tell() / 1e6) - bar.done)
             file.flush()
             os.fsync(file.fileno())
     if _size(part) < total:

@@ -33,6 +33,7 @@ from voxlab.errors import UserError
 from voxlab.motion.clip import Motion
 from voxlab.motion.representation import FRAME_DIM, TransMode, to_frames
 from voxlab.parallel import Ranks, gather
+from voxlab.progress import track
 from voxlab.storage import (
     MANIFEST,
     atomic_path,
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout; part of the fingerprint
 FRAMES, RECORD, CLIPS = "frames.npy", "clip.json", "clips"
-_LOG_EVERY = 200  # clips
 Record = dict[str, Any]
 
 
@@ -159,6 +159,15 @@ def open_motion_store(corpus: Beat2, ranks: Ranks | None = None) -> MotionStore:
     return _open(corpus, folder)
 
 
+def find_motion_store(corpus: Beat2) -> MotionStore | None:
+    """Open the store of a corpus as it is; None where it is not built, or out of date. Writes nothing."""
+    folder = Path(corpus.store) / fingerprint({"store": VERSION, **corpus.settings})
+    records, (clips, _) = _manifest(folder), corpus.find_clips()
+    if not all(clip.id in records and _renewed(corpus, folder, clip, records[clip.id]) for clip in clips):
+        return None
+    return _open(corpus, folder)
+
+
 # ---- open -----------------------------------------------------------------------------------------------------------
 
 
@@ -232,15 +241,13 @@ def _build(corpus: Beat2, folder: Path, settings: Mapping[str, Any]) -> None:
         if not records:
             _tell_of_others(folder, settings)
         remarks: dict[str, list[str]] = {}
-        for number, clip in enumerate(clips, 1):
+        for clip in track(clips, "motion store", "clips"):
             records[clip.id] = (
                 _renewed(corpus, folder, clip, records.get(clip.id))
                 or _renewed(corpus, folder, clip, _finished(folder, clip))
                 or _build_clip(corpus, folder, clip, remarks)
             )
             atomic_write_json(folder / CLIPS / clip.id / RECORD, records[clip.id])
-            if number % _LOG_EVERY == 0:
-                log.info("motion store %s: %d of %d clips", folder, number, len(clips))
         for text, ids in sorted(remarks.items()):
             log.warning("%s: %s", text, listed(ids))
         atomic_write_json(folder / MANIFEST, {"settings": dict(settings), "clips": dict(sorted(records.items()))})

@@ -13,6 +13,7 @@ from voxlab.motion.clip import Motion
 from voxlab.motion.kinematics import joint_positions
 from voxlab.motion.skeleton import EYES, FOOT_JOINTS, HAND_JOINTS, JAW, JOINT_NAMES, PARENTS, Skeleton
 from voxlab.motion.video import write_video
+from voxlab.progress import track
 
 WIDTH, HEIGHT = 480, 720  # pixels of a view
 _SMOOTH = 2  # drawn this much larger, then averaged
@@ -117,7 +118,7 @@ def _standing_height(skeleton: Skeleton) -> float:
 
 def _pictures(views: Sequence[_View]) -> Iterator[np.ndarray]:
     papers = [_draw_paper(view.title) for view in views]
-    for frame in range(max(len(view.points) for view in views)):
+    for frame in track(range(max(len(view.points) for view in views)), "video", "frames"):
         pairs = zip(papers, views, strict=True)
         yield np.concatenate([_draw_figure(paper, view, frame) for paper, view in pairs], axis=1)
 

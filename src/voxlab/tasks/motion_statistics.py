@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from voxlab.data.motion_store import RECORD, MotionStore, StoredClip
@@ -20,9 +21,7 @@ def train_statistics(store: MotionStore, ranks: Ranks) -> Statistics:
     Raises:
         UserError: there are no training clips.
     """
-    clips = store.split("train")
-    about = {"store": store.fingerprint, "split": "train", "clips": train_fingerprint(store)}
-    path = store.folder / FOLDER / f"{fingerprint(about)}.safetensors"
+    clips, about, path = store.split("train"), _about(store), _path(store)
     if ranks.is_first and not path.is_file():
         record = {**about, "fps": store.fps, "num_clips": len(clips)}
         statistics = compute_statistics((clip.frames() for clip in clips), record=record)
@@ -30,6 +29,19 @@ def train_statistics(store: MotionStore, ranks: Ranks) -> Statistics:
         log.info("statistics of %d frames in %d training clips: %s", statistics.num_frames, len(clips), path)
     barrier(ranks)
     return load_statistics(path)
+
+
+def has_statistics(store: MotionStore) -> bool:
+    """Tell whether the statistics of the training clips are there already."""
+    return _path(store).is_file()
+
+
+def _about(store: MotionStore) -> dict[str, Any]:
+    return {"store": store.fingerprint, "split": "train", "clips": train_fingerprint(store)}
+
+
+def _path(store: MotionStore) -> Path:
+    return store.folder / FOLDER / f"{fingerprint(_about(store))}.safetensors"
 
 
 def train_fingerprint(store: MotionStore) -> str:

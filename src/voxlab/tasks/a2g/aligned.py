@@ -14,6 +14,7 @@ from voxlab.data.motion_store import FRAMES, MotionStore, StoredClip
 from voxlab.errors import UserError
 from voxlab.features.interpolate import at_frames
 from voxlab.parallel import Ranks, barrier
+from voxlab.progress import track
 from voxlab.storage import atomic_path
 from voxlab.tasks.a2g.features import FeatureTracks, Track
 
@@ -32,14 +33,23 @@ def align(store: MotionStore, features: Mapping[str, FeatureTracks], ranks: Rank
     """
     made = 0
     for tracks in features.values():
-        for clip in list(store.clips)[ranks.rank :: ranks.world]:
-            track, path = tracks.tracks[clip.id], _path(store, tracks, clip)
-            if not _is_current(path, track, clip):
-                _write(path, at_frames(np.asarray(track.rows), track.times, clip.num_frames, store.fps))
+        for clip in track(list(store.clips)[ranks.rank :: ranks.world], "features at motion frames", "clips"):
+            found, path = tracks.tracks[clip.id], _path(store, tracks, clip)
+            if not _is_current(path, found, clip):
+                _write(path, at_frames(np.asarray(found.rows), found.times, clip.num_frames, store.fps))
                 made += 1
     barrier(ranks)
     if made:
         log.info("features at motion frames in %s: %d files", store.folder / FOLDER, made)
+
+
+def is_aligned(store: MotionStore, features: Mapping[str, FeatureTracks]) -> bool:
+    """Tell whether the features of all clips are there at the times of motion frames."""
+    return all(
+        _is_current(_path(store, tracks, clip), tracks.tracks[clip.id], clip)
+        for tracks in features.values()
+        for clip in store.clips
+    )
 
 
 def open_aligned(store: MotionStore, tracks: FeatureTracks, clips: Sequence[StoredClip]) -> list[np.ndarray]:

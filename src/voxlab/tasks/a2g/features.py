@@ -19,6 +19,7 @@ from voxlab.errors import UserError
 from voxlab.features.base import Recording
 from voxlab.features.interpolate import at_frames, frame_times
 from voxlab.parallel import Ranks, gather
+from voxlab.progress import track
 from voxlab.storage import differences
 from voxlab.tasks.moments import Moments, merge
 
@@ -159,7 +160,7 @@ def _track(episode: StoredEpisode, settings: Mapping[str, Any], clip: StoredClip
 def measure_moments(tracks: Mapping[str, Track], clips: Sequence[StoredClip], ranks: Ranks) -> Moments32:
     """Return the moments over all rows of some clips; collective, the same for any number of ranks."""
     own = {}
-    for number in range(ranks.rank, len(clips), ranks.world):
+    for number in track(range(ranks.rank, len(clips), ranks.world), "feature statistics", "clips"):
         rows = tracks[clips[number].id].rows
         values = np.asarray(rows[0 : len(rows)], np.float64)
         mean = values.mean(0)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from voxlab.errors import UserError
 from voxlab.models.gesture.motion_autoencoder import NUM_CHANNELS, STRIDE, MotionAutoencoder
 from voxlab.motion.statistics import Statistics
+from voxlab.progress import track
 from voxlab.storage import atomic_write_bytes, fingerprint
 from voxlab.tasks.a2g.protocols import FgdNet
 
@@ -86,7 +87,7 @@ def train_net(
     network.to(device).train()
     optimiser = torch.optim.Adam(network.parameters(), settings.lr)
     draws, loss = np.random.default_rng(settings.seed), torch.zeros(())
-    for _ in range(settings.steps):
+    for _ in track(range(settings.steps), "training fgd_ae", "steps"):
         windows = torch.from_numpy(_draw_windows(usable, settings, draws)).to(device)
         loss = _loss(*network(windows))
         optimiser.zero_grad()

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlab.data.motion_store import MotionStore, StoredClip, open_motion_store
+from voxlab.data.motion_store import MotionStore, StoredClip, find_motion_store, open_motion_store
 from voxlab.errors import UserError
 from voxlab.models.gesture.motion_codec import MotionCodec, find_tokenizers
 from voxlab.models.gesture.text import WordTable
 from voxlab.motion.parts import Layout, read_layout
 from voxlab.motion.statistics import Statistics
 from voxlab.parallel import Ranks
-from voxlab.tasks.a2g.aligned import align, open_aligned
+from voxlab.tasks.a2g.aligned import align, is_aligned, open_aligned
 from voxlab.tasks.a2g.features import FeatureTracks, Moments32, measure_moments, open_tracks
 from voxlab.tasks.a2g.settings import Stores
-from voxlab.tasks.a2g.tokens import read_codes, tokenize
+from voxlab.tasks.a2g.tokens import is_tokenized, read_codes, tokenize
 from voxlab.tasks.a2g.windows import ClipData, TimedWord, clip_words
-from voxlab.tasks.motion_statistics import train_statistics
+from voxlab.tasks.motion_statistics import has_statistics, train_statistics
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,11 @@ class Material:
         align(self.store, self.features, ranks)
         return tokenize(self.store, self.codecs, ranks)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether `tokenize` has nothing to do."""
+        return is_tokenized(self.store, self.codecs) and is_aligned(self.store, self.features)
+
     def has_split(self, name: str) -> bool:
         """Whether any clip is of a split."""
         return any(clip.split == name for clip in self.store.clips)
@@ -161,6 +166,15 @@ def open_material(sources: Sources, ranks: Ranks) -> Material:
         codec.to(ranks.device)
     words = {name: _choosing(name, sources.extraction.get(name) or "") for name in tracks}
     return Material(corpus, store, layout, codecs, train_statistics(store, ranks), tracks, words)
+
+
+def find_material(sources: Sources, ranks: Ranks) -> Material | None:
+    """Open what `open_material` would, if a run has made all of it; None where something is yet to be made."""
+    store = find_motion_store(sources.corpus)
+    if store is None or not has_statistics(store):
+        return None
+    material = open_material(sources, ranks)
+    return material if material.is_complete else None
 
 
 def _choosing(name: str, extraction: str) -> str:

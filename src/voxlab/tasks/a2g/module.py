@@ -160,6 +160,10 @@ class A2gModule(LightningModule):
         update_average(self.average, self.model, self.fit.ema_decay)
         self.trainer.should_stop = self.trainer.should_stop or self.step >= self.max_steps
 
+    def note(self) -> str:
+        """Return epoch and loss, for the progress bar."""
+        return f"epoch {self.step / self.per_epoch:.1f}, loss {float(self.train_log['train/loss']):.4g}"
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, which is averaged over ranks by now.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlab import report
+from voxlab.data.motion_store import StoredClip, find_motion_store
 from voxlab.data.motion_windows import window_starts
 from voxlab.data.recordings import read_headers
 from voxlab.errors import UserError
@@ -17,6 +19,7 @@ from voxlab.losses.gesture import A2gLoss
 from voxlab.models.gesture.gesture_model import A2gModel
 from voxlab.motion.parts import read_layout
 from voxlab.parallel import Ranks
+from voxlab.tasks import estimate
 from voxlab.tasks.a2g import fit as fitting
 from voxlab.tasks.a2g import generate as generating
 from voxlab.tasks.a2g import test as testing
@@ -30,6 +33,8 @@ from voxlab.tasks.a2g.tables import metric_table, metric_text
 from voxlab.tasks.settings import Loop, log_facts, read_loop
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = "all clips are generated, and compared with each other"
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,11 @@ def fit(
         raise UserError("task=a2g needs features of speech: features=wavlm. Those of sound alone: features=mfcc.")
     fitting.check_trainer(trainer, place.ranks)
     loop = read_loop(trainer.keywords)
-    if place.dry_run:
-        return _plan(sources, place, settings, loop)
-    _check_tokenizers(sources)
     chosen = fitting.Chosen(settings, loop, model, loss, optim, sources.tokenizers)
+    if place.dry_run:
+        plan = _plan(sources, place, settings, loop)
+        return plan | _told(place, fitting.expect(sources, chosen, trainer, seed, place.ranks, place.run_dir))
+    _check_tokenizers(sources)
     material = open_material(sources, place.ranks)
     where: dict[str, Any] = {"ranks": place.ranks, "run_dir": place.run_dir, "loggers": place.loggers}
     return fitting.fit(material, chosen, evaluation, trainer, ckpt=ckpt, seed=seed, **where)
@@ -90,19 +96,20 @@ def test(sources: Sources, ckpt: str, evaluation: testing.Evaluation, place: Pla
     if sources.tokenizers is None:
         sources = dataclasses.replace(sources, tokenizers=predictor.record["tokenizers"])
     if place.dry_run:
-        return _plan(sources, place)
+        return _plan(sources, place) | _told(place, {"time": estimate.not_measured(_AT_ONCE)})
     material = open_material(sources, place.ranks)
     check_material(predictor, material)
     material.tokenize(place.ranks)
     predictor.to(place.ranks.device)
-    return testing.run(predictor, material, evaluation, place.ranks, place.run_dir, place.loggers)
+    return testing.run(predictor, material, evaluation, place.ranks, place.run_dir)
 
 
 def tokenize(sources: Sources, place: Place) -> dict[str, Any]:
     """Make the codes of a corpus; arguments as in `task.a2g`."""
     _check_tokenizers(sources)
     if place.dry_run:
-        return _plan(dataclasses.replace(sources, features={}), place)
+        plan = _plan(dataclasses.replace(sources, features={}), place)
+        return plan | _told(place, {"time": estimate.attempt(partial(_tokenizing_time, sources, place.ranks))})
     material = open_material(dataclasses.replace(sources, features={}), place.ranks)
     made = material.tokenize(place.ranks)
     facts = {"clips": len(material.store.clips), **{f"coded_{name}": count for name, count in made.items()}}
@@ -129,7 +136,11 @@ def generate(
     generating.check_request(predictor, features, request)
     if place.dry_run:
         plan = {"checkpoint": str(predictor.path), "recordings": len(files), "out": str(request.out)}
-        log_facts(log, plan)
+        plan["time"] = estimate.attempt(
+            partial(_generating_time, predictor, features, request, evaluation, place.ranks)
+        )
+        if place.ranks.is_first:
+            log_facts(log, plan)
         return plan
     return generating.generate(predictor.to(place.ranks.device), features, request, evaluation, place.ranks)
 
@@ -146,6 +157,7 @@ def evaluate(
         return {}
     if place.dry_run:
         plan = {"clips": len(pairs), "recordings": sum(pair.wav is not None for pair in pairs)}
+        plan |= {"time": estimate.not_measured("all pairs are compared at once")}
         log_facts(log, plan)
         return plan
     results = evaluate_folders(
@@ -161,6 +173,47 @@ def evaluate(
     sections = metric_table(results, how.metrics.protocol)
     page = report.write_report(place.run_dir / "report.html", "Motion files", f"{predicted} and {reference}", sections)
     return testing.flatten_results(results) | {"results": results, "report": str(page)}
+
+
+def _told(place: Place, facts: dict[str, Any]) -> dict[str, Any]:
+    """Log named values on the first rank; returns them."""
+    if place.ranks.is_first:
+        log_facts(log, facts)
+    return facts
+
+
+def _tokenizing_time(sources: Sources, ranks: Ranks) -> str:
+    """Make the codes of a few clips in memory; return what all would take."""
+    store = find_motion_store(sources.corpus)
+    if store is None:
+        return estimate.not_measured("the motion store is not built yet; a run begins with that")
+    _, codecs = open_tokenizers(sources.corpus, sources.tokenizers, any_fps=sources.any_fps)
+
+    def rehearse(some: Sequence[StoredClip]) -> float:
+        for clip in some:
+            for codec in codecs.values():
+                codec.to(ranks.device).tokenize(clip.frames())
+        return sum(clip.num_frames for clip in some)
+
+    pace, count = estimate.measure(rehearse, store.clips, ranks.device)
+    seconds = pace * sum(clip.num_frames for clip in store.clips) / ranks.world
+    return estimate.about(seconds, f"{count} clips measured, all taken for new")
+
+
+def _generating_time(
+    predictor: Any, features: Mapping[str, Any], request: generating.Request, how: testing.Evaluation, ranks: Ranks
+) -> str:
+    """Generate for a few recordings into a folder that is deleted again; return what all would take."""
+    predictor, alone = predictor.to(ranks.device), dataclasses.replace(ranks, rank=0, world=1)
+
+    def rehearse(names: Sequence[str]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            some = {name: request.files[name] for name in names}
+            smaller = dataclasses.replace(request, files=some, out=Path(folder))
+            return generating.generate(predictor, features, smaller, how, alone)["recordings"]
+
+    pace, count = estimate.measure(rehearse, sorted(request.files), ranks.device)
+    return estimate.about(pace * len(request.files) / ranks.world, f"{count} recordings measured, {pace:.3g} s each")
 
 
 def _check_tokenizers(sources: Sources) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from voxlab.errors import UserError
+from voxlab.media import log_video
 from voxlab.models.gesture.sampling import Sampling
 from voxlab.motion.clip import Motion
 from voxlab.motion.files import write_motion
 from voxlab.parallel import Ranks, gather
+from voxlab.progress import track
 from voxlab.tasks.a2g import report
 from voxlab.tasks.a2g.baselines import baselines
 from voxlab.tasks.a2g.evaluate import Pair, evaluate, evaluate_methods
@@ -22,7 +24,7 @@ from voxlab.tasks.a2g.fgd import feature_nets, raw_net, train_reference
 from voxlab.tasks.a2g.material import Material
 from voxlab.tasks.a2g.predictor import Input, Predictor, generate_codes, to_motion
 from voxlab.tasks.a2g.protocols import Metrics
-from voxlab.tasks.a2g.render import Stage, log_video
+from voxlab.tasks.a2g.render import Stage
 from voxlab.tasks.a2g.settings import Overlap
 from voxlab.tasks.a2g.tables import metric_text
 from voxlab.tasks.a2g.windows import ClipData, clip_words
@@ -78,7 +80,6 @@ def run(
     evaluation: Evaluation,
     ranks: Ranks,
     run_dir: Path,
-    loggers: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Generate motion for the test split and measure it; collective.
 
@@ -88,7 +89,6 @@ def run(
         evaluation: how.
         ranks: this process among its peers.
         run_dir: gets predicted/, videos/ and report.html.
-        loggers: Lightning loggers by name, on rank 0.
 
     Returns:
         on rank 0, figures: "test/<name>" of the model, "baseline/<method>/<name>" of the others.
@@ -110,7 +110,7 @@ def run(
     results = _measure(predictor, material, evaluation, methods, ranks.device)
     results = {name: _told(name, record, evaluation) for name, record in results.items()}
     log.info("\n%s", metric_text(results, evaluation.metrics.protocol))
-    files = _write(predictor, clips, references, made, evaluation, run_dir, loggers)
+    files = _write(predictor, clips, references, made, evaluation, run_dir)
     summary = flatten_results(results) | {"test/clips": len(clips), "test/generated_s_per_s": spoken / seconds}
     seen: dict[str, Any] = {"shown": next(iter(methods.values()))[:_VIDEOS], "skeleton": evaluation.stage.skeleton}
     page = report.write(results, evaluation.metrics, files, predictor, material.flags, run_dir, **seen)
@@ -132,7 +132,7 @@ def generate(
     order = sorted(range(len(clips)), key=lambda number: (clips[number].clip.num_frames, clips[number].clip.id))
     groups = [order[start : start + _GROUP] for start in range(0, len(order), _GROUP)]
     own: dict[str, Motion] = {}
-    for group in groups[ranks.rank :: ranks.world]:
+    for group in track(groups[ranks.rank :: ranks.world], "generating", "groups of clips"):
         heard = [clips[(number + 1) % len(clips)] if other_audio else clips[number] for number in group]
         own |= _generate(predictor, [clips[number] for number in group], heard, evaluation, ranks.device)
     return {name: motion for part in gather(ranks, own) for name, motion in part.items()}
@@ -239,7 +239,6 @@ def _write(
     made: Mapping[str, Motion],
     evaluation: Evaluation,
     run_dir: Path,
-    loggers: Mapping[str, Any],
 ) -> dict[str, list[Path]]:
     """Write the motion of every clip, and videos of a few beside the recorded motion; returns those by clip."""
     for name, motion in made.items():
@@ -250,7 +249,6 @@ def _write(
         pair = [("recorded", references[name]), ("generated", made[name])]
         path = run_dir / "videos" / f"{name}.mp4"
         files[name] = evaluation.stage.draw(path, pair, data.clip.wav, data.clip.wav_start)
-        log_video(loggers, f"test/{name}", files[name], int(predictor.record.get("step", 0)))
     return {name: found for name, found in files.items() if found}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from voxlab.data.motion_store import FRAMES, MotionStore, StoredClip
 from voxlab.models.gesture.motion_codec import MotionCodec
 from voxlab.parallel import Ranks, barrier
+from voxlab.progress import track
 from voxlab.storage import atomic_path
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def tokenize(store: MotionStore, codecs: Mapping[str, MotionCodec], ranks: Ranks
         part -> clips that this rank has coded.
     """
     made = dict.fromkeys(codecs, 0)
-    for clip in list(store.clips)[ranks.rank :: ranks.world]:
+    for clip in track(list(store.clips)[ranks.rank :: ranks.world], "motion codes", "clips"):
         for name, codec in codecs.items():
             if _read(store, codec, clip) is None:
                 _write(_path(store, codec, clip), codec.tokenize(clip.frames()))
@@ -43,6 +44,11 @@ def tokenize(store: MotionStore, codecs: Mapping[str, MotionCodec], ranks: Ranks
     if any(made.values()):
         log.info("codes of %s: %s", store.folder / FOLDER, ", ".join(f"{name} {count}" for name, count in made.items()))
     return made
+
+
+def is_tokenized(store: MotionStore, codecs: Mapping[str, MotionCodec]) -> bool:
+    """Tell whether the codes of all clips are there."""
+    return all(_read(store, codec, clip) is not None for codec in codecs.values() for clip in store.clips)
 
 
 def read_codes(

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import torch
 from torch import Tensor
 
 from voxlab import audio, parquet, plots, report, storage
+from voxlab.codecs.cells import Cells
+from voxlab.codecs.translate import Utterance
 from voxlab.data.voiceassistant import BadFile
 from voxlab.errors import TooManyBadItems, UserError
 from voxlab.parallel import barrier, gather
-from voxlab.tasks.convert.units import NOTE
+from voxlab.tasks import estimate
+from voxlab.tasks.convert.units import NOTE, Conversion, Loaded
 from voxlab.tasks.convert.work import Work, add_counts
 
 log = logging.getLogger(__name__)
@@ -26,8 +31,6 @@ _CLIPS = 6
 # Bytes per second of audio: raw float32, FLAC as measured on speech, 32 Mimi codebooks with dictionary and zstd.
 _BYTES_PER_SECOND = {"float32": 96_000.0, "flac": 20_262.0, "none": 0.0}
 _CODE_BYTES_PER_SECOND = 559.0
-# Seconds of audio per second and core, SNAC to Mimi in full size; see benchmarks/README.md.
-_SPEED_PER_CORE = 2.5
 
 
 def finish(work: Work, bad: Sequence[BadFile], run_dir: Path, max_bad_fraction: float) -> dict[str, Any]:
@@ -220,12 +223,13 @@ def _read_cell(cell: Any, sample_rate: int) -> tuple[Tensor, int]:
 
 
 def describe_plan(work: Work, bad: Sequence[BadFile]) -> dict[str, Any]:
-    """Tell what a run would do, from footers and the first unit of rows; loads no model, writes nothing."""
+    """Tell what a run would do, from footers and the first unit of rows, a few of which are converted in memory."""
     conversion = work.conversion
     units = [unit for source in work.sources for unit in work.units[source.name]]
     if not units:
         raise UserError(f"the {len(work.sources)} input files have no rows; there is nothing to plan.")
-    cells = conversion.load(units[0]).cells
+    loaded = conversion.load(units[0])
+    cells = loaded.cells
     rows = sum(source.num_rows for source in work.sources)
     mean = sum(item.num_samples for item in cells.utterances) / conversion.sample_rate / max(len(cells.utterances), 1)
     plan = {
@@ -241,19 +245,42 @@ def describe_plan(work: Work, bad: Sequence[BadFile]) -> dict[str, Any]:
         "sampled_failures": dict(Counter(str(reason).split(":")[0] for reason in cells.errors.values())),
         "mean_seconds": round(mean, 2),
         "audio_hours": round(mean * rows / 3600, 2),
-        "output_gigabytes": round(_output_bytes(work, mean * rows) / 1e9, 3),
-        "estimated_hours": _estimated_hours(work, mean * rows),
+        "disk": f"about {estimate.spell_size(_output_bytes(work, mean * rows))} in the end",
+        "time": estimate.attempt(partial(_expected_time, work, loaded, mean * rows)),
     }
     if work.ranks.is_first:
         log.info("\n%s", "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in plan.items()))
     return plan
 
 
-def _estimated_hours(work: Work, seconds: float) -> float | str:
-    """Estimate the time of all rows on CPU ranks; a GPU's speed is not known before it has been measured."""
-    if work.ranks.device.startswith("cuda"):
-        return "convert one file first (data.num_files=1): the summary tells audio seconds per second"
-    return round(seconds / (_SPEED_PER_CORE * torch.get_num_threads() * work.ranks.world) / 3600, 2)
+def _expected_time(work: Work, loaded: Loaded, seconds: float) -> str:
+    """Translate a few rows of a unit in memory; return what all rows that are left would take."""
+    conversion = work.conversion
+    items = list(loaded.texts.items()) or loaded.cells.utterances
+    left = work.rows_left / max(sum(source.num_rows for source in work.sources), 1)
+    if not items:
+        return estimate.not_measured("no row of the first unit can be converted")
+    if not left:
+        return estimate.about(0, "everything is done")
+    loading = time.perf_counter()
+    work.load_models()
+    loading = time.perf_counter() - loading
+    pace, count = estimate.measure(partial(_translate, conversion), items, work.ranks.device)
+    amount = work.rows_left if loaded.texts else seconds * left
+    speed = estimate.spell_rate(pace, "row") if loaded.texts else f"{1 / pace:.3g} x real time"
+    basis = f"{count} rows measured, {speed}" + (f" on each of {work.ranks.world} ranks" * (work.ranks.world > 1))
+    return estimate.about(loading + pace * amount / work.ranks.world, basis)
+
+
+def _translate(conversion: Conversion, items: Sequence[Any]) -> float:
+    """Convert some rows; return seconds of audio, or texts."""
+    if isinstance(items[0], Utterance):
+        some = Loaded(Cells(list(items)), {})
+        num_rows = max(item.row for item in items) + 1
+    else:
+        some, num_rows = Loaded(Cells(), dict(items)), max(row for row, _ in items) + 1
+    _, counts = conversion.lay_out(some, conversion.translate(some), num_rows)
+    return len(items) if some.texts else counts["num_samples"] / conversion.sample_rate
 
 
 def _output_bytes(work: Work, seconds: float) -> float:

@@ -121,7 +121,7 @@ class Work:
         num_whole = len(files) - len(files) % world
         started = time.monotonic()
         if pending:
-            self._load_models()
+            self.load_models()
         self._process(pending, files[rank:num_whole:world])
         self.seconds = time.monotonic() - started
         barrier(self.ranks)
@@ -139,7 +139,14 @@ class Work:
     def _is_done(self, unit: Unit) -> bool:
         return parquet.is_current(parquet.part_path(self.out, unit), self.fingerprint, unit.source)
 
-    def _load_models(self) -> None:
+    @property
+    def rows_left(self) -> int:
+        """Rows of all ranks that are still to be converted."""
+        units = [unit for source in self.sources if not self.is_published(source) for unit in self.units[source.name]]
+        return sum(unit.num_rows for unit in units if not self._is_done(unit))
+
+    def load_models(self) -> None:
+        """Load the weights onto this rank's device."""
         conversion = self.conversion
         for model in (conversion.source, conversion.codec, conversion.tts):
             if model is not None:

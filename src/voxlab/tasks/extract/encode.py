@@ -4,17 +4,22 @@ What is up to date is left alone; the bytes depend neither on where a run stoppe
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from voxlab import storage
+from voxlab.audio import Seconds
 from voxlab.codecs import ecdc_lm, token_files
 from voxlab.codecs.base import Codec
 from voxlab.data.names import counted
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger
 from voxlab.parallel import barrier
-from voxlab.tasks.extract.encode_work import STAGE, Input, Job, count_samples, run
+from voxlab.tasks import estimate
+from voxlab.tasks.extract.encode_work import STAGE, Input, Job, count_samples, rehearse, run
 from voxlab.tasks.extract.stage import NORMALIZED, TOKENS, Outcome, Stage
 from voxlab.tasks.extract.verify import verify_tokens
 
@@ -73,7 +78,7 @@ def encode(
     inputs, unprepared = _inputs(stage)
     todo = {source.item.id for source in inputs if not job.is_current(source)}
     if stage.dry_run:
-        return _plan(job, inputs, todo)
+        return _plan(job, inputs, todo, lm_weights)
     checks: dict[str, str] = unprepared
     facts: dict[str, Any] = {}
     barrier(stage.ranks)  # before a rank adds records, the others must have read the same ones
@@ -104,7 +109,7 @@ def _inputs(stage: Stage) -> tuple[list[Input], dict[str, str]]:
     return inputs, dict.fromkeys(sorted(changed), "not_normalized: new or changed; run the stage normalize as well")
 
 
-def _plan(job: Job, inputs: Sequence[Input], todo: set[str]) -> Outcome:
+def _plan(job: Job, inputs: Sequence[Input], todo: set[str], lm_weights: str | None) -> Outcome:
     info, records = job.codec.info, job.ledger.records
     failed = {key: reason for key, reason in _failures(inputs, records).items() if key not in todo}
     samples = [count_samples(source, info.sample_rate) for source in inputs if source.item.id in todo]
@@ -116,7 +121,23 @@ def _plan(job: Job, inputs: Sequence[Input], todo: set[str]) -> Outcome:
         "encode_seconds": round(sum(samples) / info.sample_rate, 1),
         "encode_bytes": codes * bits // 8,
     }
-    return Outcome(len(todo), skipped, failed, facts=facts)
+    expected, basis = _expect(job, [source for source in inputs if source.item.id in todo], lm_weights, sum(samples))
+    return Outcome(len(todo), skipped, failed, facts=facts, expected=expected, basis=basis)
+
+
+def _expect(job: Job, inputs: Sequence[Input], lm_weights: str | None, num_samples: int) -> tuple[Seconds | None, str]:
+    """Encode a few recordings in memory; return seconds for all of them, and what that rests on."""
+    if not inputs:
+        return 0.0, "nothing to do"
+    info, ranks, begun = job.codec.info, job.stage.ranks, time.perf_counter()
+    try:
+        lm = None if lm_weights is None else ecdc_lm.load_lm(lm_weights, info.sample_rate)
+        loaded = replace(job, codec=job.codec.to(ranks.device), lm=lm)
+        loading = time.perf_counter() - begun
+        pace, count = estimate.measure(partial(rehearse, loaded), inputs, ranks.device)
+    except (UserError, ValueError) as error:
+        return None, estimate.not_measured(str(error))
+    return loading + pace * num_samples / info.sample_rate / ranks.world, f"{count} recordings measured"
 
 
 def _outcome(

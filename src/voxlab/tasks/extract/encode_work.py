@@ -196,6 +196,17 @@ def _encode_batch(codec: Codec, clips: list[Clip]) -> list[Clip]:
     return [Clip(clip.source, clip.wav, single(codes, row)) for row, clip in enumerate(clips)]
 
 
+def rehearse(job: Job, inputs: Sequence[Input]) -> float:
+    """Encode some items in batches, as `run` does, in memory; return their seconds of audio."""
+    info, clips = job.codec.info, [load(source, job.codec.info) for source in inputs]
+    samples = [0 if clip.wav is None else clip.wav.shape[-1] for clip in clips]
+    for batch in plan_batches(samples, max(1, round(job.stage.max_batch_seconds * info.sample_rate))):
+        for clip in _encode(job.codec, [clips[index] for index in batch]):
+            if clip.codes is not None:
+                token_files.spell_tokens(clip.codes, info, job.container, lm=job.lm)
+    return sum(samples) / info.sample_rate
+
+
 def _store(job: Job, clip: Clip, progress: BulkProgress) -> None:
     """Write an item's token file and record it, or record why there is none."""
     item = clip.source.item

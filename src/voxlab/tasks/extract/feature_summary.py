@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from voxlab.data.items import AudioCorpus
 from voxlab.data.laughter_labels import Labels, LabelSettings, compute_labels
 from voxlab.data.store_writer import exclusive, read_record, write_index
 from voxlab.errors import TooManyBadItems
-from voxlab.features.base import FeatureInfo, Features
+from voxlab.features.base import Features
 from voxlab.parallel import Ranks, barrier
+from voxlab.tasks import estimate
+from voxlab.tasks.extract.feature_expect import expect_time
 from voxlab.tasks.extract.feature_plan import Episode, estimate_bytes, flags_of, is_done
 from voxlab.tasks.extract.feature_work import Done
 
@@ -41,17 +44,24 @@ def licences(corpus: AudioCorpus, features: Features) -> str:
 
 
 def describe_plan(
-    store: Path, episodes: Sequence[Episode], todo: Sequence[Episode], info: FeatureInfo, ranks: Ranks
+    corpus: AudioCorpus,
+    features: Features,
+    store: Path,
+    episodes: Sequence[Episode],
+    todo: Sequence[Episode],
+    ranks: Ranks,
 ) -> Row:
-    """Tell what a run would do; nothing was written."""
+    """Tell what a run would do; nothing is written."""
+    good = [episode for episode in todo if not episode.error]
     plan = {
         "store": str(store),
         "recordings": len(episodes),
-        "to_do": sum(not episode.error for episode in todo),
+        "to_do": len(good),
         "up_to_date": len(episodes) - len(todo),
         "cant_be_opened": sum(bool(episode.error) for episode in episodes),
         "hours": round(sum(episode.duration for episode in todo) / 3600, 2),
-        "gigabytes": round(estimate_bytes([e for e in todo if not e.error], info) / 1e9, 3),
+        "disk": f"about {estimate.spell_size(estimate_bytes(good, features.info))}",
+        "time": estimate.attempt(partial(expect_time, corpus, features, good, ranks)),
     }
     if ranks.is_first:
         _tell(plan)

@@ -76,7 +76,7 @@ def extract_features(
     verify_hash = verify == "hash"
     todo = _pending(episodes, ranks, verify_hash)
     if dry_run:
-        return summary.describe_plan(store, episodes, todo, features.info, ranks)
+        return summary.describe_plan(corpus, features, store, episodes, todo, ranks)
     check_space(store, estimate_bytes(todo, features.info))
     if ranks.is_first:
         _begin(Path(out), settings, corpus, features, episodes, todo)

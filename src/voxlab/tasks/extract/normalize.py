@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -19,13 +19,15 @@ from typing import Any
 import soundfile
 
 from voxlab import storage
-from voxlab.audio import Decibels
+from voxlab.audio import Decibels, Seconds
 from voxlab.data.items import AudioItem
 from voxlab.data.names import inflected
+from voxlab.data.recordings import read_headers
 from voxlab.errors import UserError
 from voxlab.ledger import Ledger, Record, stats
 from voxlab.parallel import barrier, side_threads
 from voxlab.progress import BulkProgress
+from voxlab.tasks import estimate
 from voxlab.tasks.extract.gain import COLUMNS, Rules, normalize_item
 from voxlab.tasks.extract.stage import NORMALIZED, Outcome, Stage
 
@@ -127,7 +129,10 @@ def normalize(
             ledger.merge(keep=ids)
         if stage.ranks.is_first:
             _write_report(stage.out / REPORT, ledger.records)
-    return _outcome(stage, ledger.records, {item.id for item in todo})
+    outcome = _outcome(stage, ledger.records, {item.id for item in todo})
+    if not stage.dry_run:
+        return outcome
+    return _expect(stage, outcome, todo, rules, workers)
 
 
 def _refuse_overlap(stage: Stage) -> None:
@@ -173,9 +178,8 @@ def _run(
     own = todo[stage.ranks.rank :: stage.ranks.world]
     if not own:
         return
-    count = workers or min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // stage.ranks.world))
     room = _Room(_MOST_SAMPLES)
-    with BulkProgress(len(own), STAGE) as progress, side_threads(count) as pool:
+    with BulkProgress(len(own), STAGE) as progress, side_threads(_num_threads(stage, workers)) as pool:
         futures = [pool.submit(_finish, stage.out / NORMALIZED, ledger, item, rules, made_by, room) for item in own]
         try:
             for future in as_completed(futures):
@@ -183,6 +187,36 @@ def _run(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _num_threads(stage: Stage, workers: int | None) -> int:
+    return workers or min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // stage.ranks.world))
+
+
+def _expect(stage: Stage, outcome: Outcome, todo: Sequence[AudioItem], rules: Rules, workers: int | None) -> Outcome:
+    """Normalize a few recordings in memory; return the outcome with the size and the time of all of them."""
+    if not todo:
+        return replace(outcome, expected=0.0, basis="nothing to do")
+    with side_threads(_num_threads(stage, workers)) as pool:
+
+        def rehearse(items: Sequence[AudioItem]) -> float:
+            list(pool.map(lambda item: normalize_item(item, rules), items))
+            return sum(map(_read_seconds, items))
+
+        total = sum(pool.map(_read_seconds, todo))
+        size = total * rules.sample_rate * rules.channels * (2 if rules.format == "pcm16" else 4)
+        outcome = replace(outcome, facts={**outcome.facts, "normalize_bytes": round(size)})
+        try:
+            pace, count = estimate.measure(rehearse, todo)
+        except ValueError as error:
+            return replace(outcome, basis=estimate.not_measured(str(error)))
+    return replace(outcome, expected=pace * total / stage.ranks.world, basis=f"{count} recordings measured")
+
+
+def _read_seconds(item: AudioItem) -> Seconds:
+    """Return what a recording's header announces; 0 where it can't be read."""
+    header = read_headers([item])[0]
+    return 0.0 if isinstance(header, str) else header.duration
 
 
 class _Room:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from voxlab.audio import Seconds
 from voxlab.data.items import AudioItem
 from voxlab.parallel import Ranks
 
@@ -42,6 +43,8 @@ class Outcome:
         failed: id -> reason of every item that has none of the stage's results (also found by earlier runs).
         warnings: lines for the summary and the report.
         facts: further lines of the summary.
+        expected: in a dry run, seconds that the stage takes; None: they were not measured.
+        basis: what they rest on, or why there are none.
     """
 
     done: int = 0
@@ -49,3 +52,5 @@ class Outcome:
     failed: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    expected: Seconds | None = None
+    basis: str = "not measured"

@@ -17,6 +17,7 @@ from voxlab.errors import TooManyBadItems, UserError
 from voxlab.ledger import Ledger
 from voxlab.parallel import barrier
 from voxlab.sidecars import schema
+from voxlab.tasks import estimate
 from voxlab.tasks.extract.stage import NORMALIZED, TOKENS, Outcome, Stage
 
 log = logging.getLogger(__name__)
@@ -190,9 +191,25 @@ def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
 def describe_plan(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     """Tell what a run would do: counts a stage, what is up to date, sizes; nothing was written."""
     plan = _summary(stage, outcomes)
+    plan |= {"disk": f"about {estimate.spell_size(_expected_bytes(outcomes))}", "time": _expected_time(outcomes)}
     if stage.ranks.is_first:
         _tell(plan)
     return plan
+
+
+def _expected_bytes(outcomes: Mapping[str, Outcome]) -> float:
+    """Add up what stages say about the size of what they write."""
+    return sum(value for outcome in outcomes.values() for key, value in outcome.facts.items() if key.endswith("_bytes"))
+
+
+def _expected_time(outcomes: Mapping[str, Outcome]) -> str:
+    """Return how long the stages take together, with what each rests on."""
+    measured = {name: outcome.expected for name, outcome in outcomes.items() if outcome.expected is not None}
+    parts = [f"{name} {estimate.spell_duration(value)}, {outcomes[name].basis}" for name, value in measured.items()]
+    parts += [f"{name} {outcome.basis}" for name, outcome in outcomes.items() if outcome.expected is None]
+    if not measured:
+        return estimate.not_measured(", ".join(outcomes))
+    return estimate.about(sum(measured.values()), "; ".join(parts))
 
 
 def show_lines(stage: Stage, lines: Sequence[str]) -> dict[str, Any]:

@@ -14,11 +14,14 @@ from voxlab.models.tokenizer import files
 from voxlab.models.tokenizer.vocoders import require_fit
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import differences, fingerprint
+from voxlab.tasks import estimate
 from voxlab.tasks.optim import Schedule
+from voxlab.tasks.settings import log_facts
 from voxlab.tasks.train_tokenizer import fit_report
 from voxlab.tasks.train_tokenizer import plan as planning
 from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
 from voxlab.tasks.train_tokenizer.data import TokenizerData
+from voxlab.tasks.train_tokenizer.expect import expect
 from voxlab.tasks.train_tokenizer.module import TokenizerModule
 from voxlab.tasks.train_tokenizer.samples import Samples
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
@@ -61,9 +64,16 @@ def fit(
         log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
         planning.warn_of_few(architecture, data, own)
     if dry_run:
-        return facts
+        quiet = estimate.without_bar(trainer)
+        made = partial(_module, network, architecture, optim=optim, loop=loop, seed=seed, facts={})
+        start = partial(make_lightning, quiet, loop, ranks, run_dir=run_dir)
+        expected = expect(made, start, data, _weights(architecture, loss), own, loop, ranks)
+        if ranks.is_first:
+            log_facts(log, expected)
+        return facts | expected
     about = {"data": _data_facts(items, corpus), "seed": seed}
-    module = _module(network, architecture, loss, optim, own, loop, seed, about)
+    given: dict[str, Any] = {"optim": optim, "loop": loop, "seed": seed, "facts": about}
+    module = _module(network, architecture, _weights(architecture, loss), own, **given)
     module.calibrated = ckpt is not None
     recorder = Recorder(ranks, run_dir, dict(loggers))
     checkpoints = Checkpoints(recorder, run_dir, validates=data.val_set is not None)
@@ -135,29 +145,28 @@ def start_network(architecture: Any, ckpt: str | None, seed: int) -> Any:
     return network
 
 
-def _module(
-    network: Any,
-    architecture: Any,
-    loss: Mapping[str, Any],
-    optim: Schedule,
-    fit: Fit,
-    loop: Loop,
-    seed: int,
-    facts: Mapping[str, Any],
-) -> TokenizerModule:
+def _weights(architecture: Any, loss: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the weights of the losses of a family of networks.
+
+    Raises:
+        UserError: there are none, or one is no number.
+    """
     if architecture.family not in loss:
         raise UserError(f"loss has no node {architecture.family}: choose loss=tokenizer.")
     for name, weight in loss[architecture.family].items():
         if name != "discriminators" and (isinstance(weight, bool) or not isinstance(weight, int | float)):
             raise UserError(f"loss.{architecture.family}.{name}={weight!r}: give a number.")
+    return loss[architecture.family]
+
+
+def _module(network: Any, architecture: Any, weights: Mapping[str, Any], fit: Fit, **given: Any) -> TokenizerModule:
     if architecture.family == "mel":
         from voxlab.tasks.train_tokenizer.mel import MelModule as Module
     else:
         from voxlab.tasks.train_tokenizer.gan import GanModule as Module
-    given: dict[str, Any] = {"optim": optim, "fit": fit, "loop": loop, "seed": seed, "facts": facts}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Module(network, architecture, loss=loss[architecture.family], **given)
+        torch.manual_seed(given["seed"])
+        return Module(network, architecture, loss=weights, fit=fit, **given)
 
 
 def make_lightning(trainer: partial[Any], loop: Loop, ranks: Ranks, callbacks: list[Any], run_dir: Path) -> Any:

@@ -178,6 +178,15 @@ class TokenizerModule(LightningModule):
         self.step += 1
         self.trainer.should_stop = self.trainer.should_stop or self.step >= self.loop.max_steps
 
+    @property
+    def max_steps(self) -> int:
+        """Batches of the whole run."""
+        return self.loop.max_steps
+
+    def note(self) -> str:
+        """Return the loss, for the progress bar."""
+        return f"loss {float(self.train_log['loss']):.4g}"
+
     def _refuse(self, loss: Tensor, norm: Tensor) -> None:
         self.num_skipped += 1
         if self.fit.on_nan == "skip" and self.num_skipped <= MAX_SKIPPED:

@@ -6,19 +6,23 @@ python main.py task=train_tokenizer stage=reconstruct codec=encodec audio=in.wav
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from voxlab import progress
+from voxlab import progress, storage
 from voxlab.audio import compute_num_samples
-from voxlab.codecs.base import Codec, CodecInfo
+from voxlab.codecs.base import Codec
 from voxlab.data.items import AudioCorpus, AudioItem
 from voxlab.errors import TooManyBadItems, UserError
 from voxlab.metrics.words import SpeakerEncoder, Transcriber
 from voxlab.parallel import Ranks, barrier, gather
+from voxlab.tasks import estimate
+from voxlab.tasks.settings import log_facts
 from voxlab.tasks.train_tokenizer import compare as tokenizer_compare
 from voxlab.tasks.train_tokenizer import files as tokenizer_files
 from voxlab.tasks.train_tokenizer import reconstruct as tokenizer_reconstruct
@@ -34,7 +38,7 @@ from voxlab.tasks.train_tokenizer.measure import (
     rows_of,
     spread,
 )
-from voxlab.tasks.train_tokenizer.speed import measure_speed
+from voxlab.tasks.train_tokenizer.speed import WARMUPS, measure_speed
 from voxlab.tasks.train_tokenizer.stability import measure_stability
 from voxlab.tasks.train_tokenizer.summary import Quality, quality_of, rates_of, summary_of
 from voxlab.tasks.train_tokenizer.test_settings import Settings, check_texts, choose_items
@@ -95,18 +99,13 @@ def test(
     if settings.asr is not None:
         check_texts(items)
     if dry_run:
-        return _describe_plan(items, codec.info, ranks)
-    codec = codec.to(ranks.device)
-    judges = Judges(
-        None if settings.asr is None else Transcriber(settings.asr, ranks.device),
-        None if settings.speaker is None else SpeakerEncoder(settings.speaker, ranks.device),
-    )
-    work = _Work(items, codec, judges, settings, seed)
+        return _describe_plan(items, codec, settings, seed, ranks)
+    work = _open(items, codec, settings, seed, ranks)
     results = _measure_all(work, ranks)
     if all(result.error is not None for result in results):
         _judge(results, 0.0)
     speed = gather(ranks, _speed(work, results, ranks.device) if ranks.is_first else {})[0]
-    quality = quality_of(results, codec.info, speed, resamples=settings.resamples, seed=seed)
+    quality = quality_of(results, work.codec.info, speed, resamples=settings.resamples, seed=seed)
     if ranks.is_first:
         _write(work, quality, corpus, run_dir)
     barrier(ranks)  # a rank that fails now would end the first one while it writes
@@ -126,6 +125,15 @@ class _Work:
 
     def load(self, item: AudioItem) -> tuple[Tensor, int]:
         return load_clip(item, self.settings.max_seconds)
+
+
+def _open(items: list[AudioItem], codec: Codec, settings: Settings, seed: int, ranks: Ranks) -> _Work:
+    """Load codec and judges."""
+    judges = Judges(
+        None if settings.asr is None else Transcriber(settings.asr, ranks.device),
+        None if settings.speaker is None else SpeakerEncoder(settings.speaker, ranks.device),
+    )
+    return _Work(items, codec.to(ranks.device), judges, settings, seed)
 
 
 def _measure_all(work: _Work, ranks: Ranks) -> list[Result]:
@@ -198,7 +206,13 @@ def _write(work: _Work, quality: Quality, corpus: AudioCorpus, run_dir: Path) ->
     tokenizer_report.tell(quality)
     log.info("measured: %d recordings of %s\nreport: %s", len(work.items), about["corpus"], run_dir / "report.html")
     if (run_dir.parent / "multirun.yaml").is_file():
-        log.info("comparison: %s", tokenizer_compare.compare(run_dir.parent))
+        storage.write_settled(
+            lambda: storage.stamps(run_dir.parent, "*/quality.json"), lambda _: _compare(run_dir.parent)
+        )
+
+
+def _compare(sweep_dir: Path) -> None:
+    log.info("comparison: %s", tokenizer_compare.compare(sweep_dir))
 
 
 def _clips(work: _Work, quality: Quality) -> list[tokenizer_files.Reconstruction]:
@@ -223,11 +237,41 @@ def _reconstruct_item(work: _Work, item: AudioItem, kind: str) -> tokenizer_file
     return tokenizer_files.Reconstruction(item.id, kind, wav, rate, output, info.sample_rate, str(text or ""))
 
 
-def _describe_plan(items: Sequence[AudioItem], info: CodecInfo, ranks: Ranks) -> dict[str, Any]:
-    plan = {"recordings": len(items), "split": ", ".join(sorted({item.split for item in items})), **rates_of(info)}
+def _describe_plan(items: list[AudioItem], codec: Codec, settings: Settings, seed: int, ranks: Ranks) -> dict[str, Any]:
+    """Return, and log, what is to be measured and how long that takes, of which a little is done."""
+    plan = {
+        "recordings": len(items),
+        "split": ", ".join(sorted({item.split for item in items})),
+        **rates_of(codec.info),
+    }
+    plan["time"] = estimate.attempt(partial(_expected_time, items, codec, settings, seed, ranks))
     if ranks.is_first:
-        log.info("\n%s", "\n".join(f"  {key}: {value}" for key, value in plan.items()))
+        log_facts(log, plan)
     return plan
+
+
+def _expected_time(items: list[AudioItem], codec: Codec, settings: Settings, seed: int, ranks: Ranks) -> str:
+    """Measure a few recordings, one of them with all curves, and the speed of the codec once."""
+    begun = time.perf_counter()
+    work = _open(items, codec, settings, seed, ranks)
+    loaded = time.perf_counter()
+    result = _measure_one(work, 0)
+    if result.error is not None:
+        return estimate.not_measured(result.error)
+    whole = time.perf_counter() - loaded
+    plain = dataclasses.replace(work, settings=dataclasses.replace(settings, prefix_files=0, stability_files=0))
+
+    def rehearse(some: Sequence[int]) -> float:
+        return len([_measure_one(plain, index) for index in some])
+
+    pace, count = estimate.measure(rehearse, range(len(items)), ranks.device)
+    timed = time.perf_counter()
+    _speed(dataclasses.replace(work, settings=dataclasses.replace(settings, speed_repeats=1)), [result], ranks.device)
+    timing = (time.perf_counter() - timed) * (settings.speed_repeats + WARMUPS) / (1 + WARMUPS)
+    curves = max(0.0, whole - pace) * min(len(items), max(settings.prefix_files, settings.stability_files))
+    seconds = loaded - begun + (pace * len(items) + curves) / ranks.world + (timing if settings.speed_repeats else 0)
+    basis = f"{count} recordings measured, {pace:.3g} s each, and the speed once; before the report"
+    return estimate.about(seconds, basis)
 
 
 # ---- one file ------------------------------------------------------------------------------------------------------
@@ -266,5 +310,9 @@ def reconstruct(
         raise UserError("stage=reconstruct needs a file: audio=in.wav")
     target = tokenizer_reconstruct.target_of(Path(audio), out, run_dir)
     if dry_run or not ranks.is_first:
-        return {"audio": audio, "out": str(target), **rates_of(codec.info)}
+        plan = {"audio": audio, "out": str(target), **rates_of(codec.info)}
+        plan["time"] = estimate.not_measured("it is one file")
+        if ranks.is_first:
+            log_facts(log, plan)
+        return plan
     return tokenizer_reconstruct.reconstruct(codec.to(ranks.device), Path(audio), target, seed)

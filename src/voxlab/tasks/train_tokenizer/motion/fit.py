@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from voxlab.data.motion_store import MotionStore, open_motion_store
+from voxlab.data.motion_store import MotionStore, find_motion_store, open_motion_store
 from voxlab.errors import UserError
 from voxlab.models.gesture.motion_codec import RECORD, part_record
 from voxlab.models.gesture.motion_rvq import MotionArchitecture
@@ -20,10 +20,12 @@ from voxlab.motion.parts import Layout, Part
 from voxlab.motion.statistics import Statistics, part_moments
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import fingerprint
+from voxlab.tasks import estimate
 from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import Schedule
 from voxlab.tasks.train_tokenizer import fit_report
 from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
+from voxlab.tasks.train_tokenizer.expect import expect
 from voxlab.tasks.train_tokenizer.fit import check_launch, make_lightning, start_network
 from voxlab.tasks.train_tokenizer.motion.data import MotionData
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
@@ -64,7 +66,11 @@ def fit(
     facts = _plan(network, architecture, part, own, loop)
     if dry_run:
         facts["clips"] = dict(Counter(clip.split for clip in corpus.clips()))
-        return _told(facts, ranks)
+        _told(facts, ranks)
+        given: dict[str, Any] = {"optim": optim, "loop": loop, "seed": seed, "facts": {}, "part": part}
+        made = partial(_module, network, architecture, **given)
+        start = partial(make_lightning, estimate.without_bar(trainer), loop, ranks, run_dir=run_dir)
+        return facts | _told(_expect(corpus, made, start, weights, own, loop, ranks, part, seed), ranks)
     store = open_motion_store(corpus, ranks)
     statistics = train_statistics(store, ranks)
     data = MotionData(store, part, fit=own, seed=seed, max_steps=loop.max_steps)
@@ -75,8 +81,8 @@ def fit(
         _warn(architecture, data)
     about = {"data": _data_facts(store, statistics), "seed": seed}
     about[RECORD] = part_record(part, layout, store.fps, corpus.trans)
-    given: dict[str, Any] = {"optim": optim, "fit": own, "loop": loop, "seed": seed, "facts": about}
-    module = MotionModule(network, architecture, loss=weights, part=part, **given)
+    given = {"optim": optim, "loop": loop, "seed": seed, "facts": about, "part": part}
+    module = _module(network, architecture, weights, own, **given)
     recorder = Recorder(ranks, run_dir, dict(loggers))
     checkpoints = Checkpoints(recorder, run_dir, validates=data.val_set is not None)
     lightning = make_lightning(trainer, loop, ranks, [recorder, checkpoints], run_dir)
@@ -85,6 +91,31 @@ def fit(
     last = run_dir / CHECKPOINTS / LAST
     fit_or_resume(lightning, module, data, last, ranks)
     return _finish(module, checkpoints, facts, ranks, run_dir)
+
+
+def _module(
+    network: Any, architecture: MotionArchitecture, weights: Mapping[str, float], fit: Fit, **given: Any
+) -> MotionModule:
+    return MotionModule(network, architecture, loss=weights, fit=fit, **given)
+
+
+def _expect(
+    corpus: Any,
+    make: Callable[..., Any],
+    start: Callable[..., Any],
+    weights: Mapping[str, float],
+    fit: Fit,
+    loop: Loop,
+    ranks: Ranks,
+    part: Part,
+    seed: int,
+) -> dict[str, Any]:
+    """Return disk and time of a run, as far as its motion is at hand."""
+    store = find_motion_store(corpus)
+    if store is None:
+        return {"time": estimate.not_measured("the motion store is not built yet; a run begins with that")}
+    data = MotionData(store, part, fit=fit, seed=seed, max_steps=loop.max_steps)
+    return expect(make, start, data, weights, fit, loop, ranks)
 
 
 def check_window(fit: Fit, architecture: MotionArchitecture) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlab.data.motion_store import MotionStore, StoredClip, open_motion_store
+from voxlab.data.motion_store import MotionStore, StoredClip, find_motion_store, open_motion_store
 from voxlab.metrics.codes import CodebookUse, count_codes, describe_use
 from voxlab.models.gesture.motion_codec import MotionCodec
 from voxlab.motion.parts import Layout
@@ -20,7 +20,10 @@ from voxlab.motion.representation import assemble, from_frames
 from voxlab.motion.rotations import geodesic, sixd_to_matrix
 from voxlab.motion.skeleton import synthetic_skeleton
 from voxlab.parallel import Ranks, barrier, gather
+from voxlab.progress import track
 from voxlab.storage import atomic_write_json
+from voxlab.tasks import estimate
+from voxlab.tasks.settings import log_facts
 from voxlab.tasks.train_tokenizer.data import evenly
 from voxlab.tasks.train_tokenizer.motion.test_report import write_page
 
@@ -63,11 +66,15 @@ def test(
     codec.check_fits(layout, corpus.fps, corpus.trans)
     about = {"part": codec.part.name, "weights_id": codec.weights_id}
     if dry_run:
+        about["time"] = _expected_time(corpus, codec, split, limit, ranks)
+        if ranks.is_first:
+            log_facts(log, about)
         return about
     store = open_motion_store(corpus, ranks)
     name, clips = _choose(store, split, limit)
     codec.to(ranks.device)
-    own = [measure(codec, clip.frames()[: clip.num_frames]) for clip in clips[ranks.rank :: ranks.world]]
+    mine = track(clips[ranks.rank :: ranks.world], "measuring", "clips")
+    own = [measure(codec, clip.frames()[: clip.num_frames]) for clip in mine]
     parts = gather(ranks, _sum(own))
     sums, codes = _sum([part for part in parts if part is not None]) or ({}, [])
     table = {method: {key: value / row["frames"] for key, value in row.items()} for method, row in sums.items()}
@@ -83,6 +90,24 @@ def test(
         summary["report"] = str(write_page(run_dir, result, table, books))
     barrier(ranks)
     return summary
+
+
+def _expected_time(corpus: Any, codec: MotionCodec, split: str | None, limit: int | None, ranks: Ranks) -> str:
+    """Measure a few clips; return what all of them would take."""
+    store = find_motion_store(corpus)
+    if store is None:
+        return estimate.not_measured("the motion store is not built yet; a run begins with that")
+    _, clips = _choose(store, split, limit)
+    codec.to(ranks.device)
+
+    def rehearse(some: Sequence[StoredClip]) -> float:
+        for clip in some:
+            measure(codec, clip.frames()[: clip.num_frames])
+        return sum(clip.num_frames for clip in some)
+
+    pace, count = estimate.measure(rehearse, clips, ranks.device)
+    seconds = pace * sum(clip.num_frames for clip in clips) / ranks.world
+    return estimate.about(seconds, f"{count} clips measured; before the report")
 
 
 def _write(

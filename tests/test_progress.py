@@ -1,0 +1,87 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a log line a minute elsewhere."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from voxlab import progress
+from voxlab.progress import BulkProgress, track
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+def terminal_of(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make stderr a terminal; not in a fixture, after which pytest sets its own."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("TERM", "xterm")
+    return screen
+
+
+def test_elsewhere_a_line_a_minute_goes_to_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with caplog.at_level(logging.INFO), BulkProgress(100, "training", "steps", done=10) as bar:
+        for _ in range(20):
+            now[0] += 6.5
+            bar.advance(note="loss 0.5")
+    assert [record.message for record in caplog.records] == [
+        "training: 20 of 100 steps, 0.15 steps/s, 9 min left, loss 0.5",
+        "training: 30 of 100 steps, 0.15 steps/s, 8 min left, loss 0.5",
+    ]
+
+
+def test_audio_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with BulkProgress(10, "convert") as bar:
+        now[0] = 4.0
+        bar.advance(2, 20.0)
+    assert bar.rate == "0.50 rows/s, 5.0 x real time"
+
+
+def test_a_terminal_shows_a_bar_and_the_ones_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    with BulkProgress(3, "training", "steps") as bar:
+        assert list(track(range(4), "scoring", "views")) == [0, 1, 2, 3]
+        bar.advance(note="loss 0.25")
+    shown = terminal.getvalue()
+    assert "training" in shown
+    assert "scoring" in shown
+    assert "1/3" in shown.rpartition("training")[2]
+    assert "steps/s" in shown
+    assert "loss 0.25" in shown
+    assert progress._shown == []
+
+
+def test_log_lines_go_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        with BulkProgress(3, "training", "steps"):
+            assert handler.stream is not terminal
+            logging.getLogger("voxlab").warning("half way")
+        assert handler.stream is terminal
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "half way" in terminal.getvalue()
+
+
+def test_only_the_first_rank_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    monkeypatch.setenv("RANK", "1")
+    with BulkProgress(3, "training", "steps") as bar:
+        bar.advance()
+    assert terminal.getvalue() == ""
