@@ -16,10 +16,10 @@ FRAME_RATE = 12.5
 SPLITS = {"train": 24, "validation": 8, "test": 8}
 
 
-def settings(dim: int, dtype: str = "float16") -> dict[str, Any]:
+def settings(dim: int, dtype: str = "float16", corpus: PodcastFillers | None = None) -> dict[str, Any]:
     """What decides the bytes, as if these were the log-mels of PodcastFillers: `features=logmel` fits."""
     features = LogMelFeatures(num_bins=dim // 2).fingerprint()
-    return {"features": {**features, "dtype": dtype}, "data": corpus_settings(PodcastFillers())}
+    return {"features": {**features, "dtype": dtype}, "data": corpus_settings(corpus or PodcastFillers())}
 
 
 def draw_onsets(generator: np.random.Generator, frames: int, count: int, gap: int = 60) -> np.ndarray:
@@ -39,6 +39,7 @@ def write_store(
     shift: int = 5,
     views: int = 1,
     seed: int = 0,
+    corpus: PodcastFillers | None = None,
 ) -> Path:
     """Write a store; `strength` is how far the `shift` frames before an onset are moved along a unit vector.
 
@@ -48,7 +49,8 @@ def write_store(
     generator = np.random.default_rng(seed)
     direction = generator.standard_normal(dim)
     direction /= np.linalg.norm(direction)
-    folder = begin_store(root, settings(dim), {})
+    about = settings(dim, corpus=corpus)
+    folder = begin_store(root, about, {})
     listed = [(split, number) for split, count in splits.items() for number in range(count)]
     sides = (
         tuple(View(index, f"S{index}", (), None) for index in range(views)) if views > 1 else (View(0, None, (), None),)
@@ -67,7 +69,7 @@ def write_store(
                 writer.add(view, 0, values.astype(np.float32))
             laughs = [Event("Laughter", s / FRAME_RATE, (s + 4) / FRAME_RATE, 1.0, None) for s in onsets]
             energy, vad = generator.standard_normal(frames) - 30, generator.random(frames)
-            writer.finish(settings=settings(dim), events=laughs, vad=vad, energy=energy)
+            writer.finish(settings=about, events=laughs, vad=vad, energy=energy)
     episodes = {f"{split}/{split} show {number // 2}_episode {number}": split for split, number in listed}
     write_index(folder, episodes, {}, accepted=False)
     return root

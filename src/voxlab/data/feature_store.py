@@ -4,8 +4,7 @@
 """
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +15,13 @@ from voxlab.data.episodes import EpisodeCorpus, Event
 from voxlab.data.frame_file import FrameFile, open_frames
 from voxlab.data.items import AudioCorpus
 from voxlab.data.names import listed
+from voxlab.data.store_search import as_stored, command, differing, explain, find
 from voxlab.errors import UserError
-from voxlab.storage import MANIFEST, differences, flatten, read_manifest
+from voxlab.storage import MANIFEST
 
 INDEX, EPISODE = "index.json", "episode.json"
 EVENTS, VAD, ENERGY, CONTEXT = "events.json", "vad.npy", "energy.npy", "context.npy"
 VERSION = 1  # of the layout; part of the fingerprint
-_SHOWN_FOLDERS = 3
 
 
 def features_file(view: int, name: str = "features") -> str:
@@ -196,86 +195,50 @@ def open_store(
     partial: bool = False,
     extraction: str | None = None,
     key: str = "store",
+    known: str | None = None,
 ) -> FeatureStore:
     """Open the store below `root` that fits.
 
     Args:
-        root: the folder `out` of task=extract, or that of one fingerprint in it.
+        root: the folder `out` of task=extract, or that of one fingerprint in it; with a `*` in its name, all folders
+            that are named so.
         features: settings that the features must have, any part of them; None takes what there is.
         data: settings that the corpus must have, any part of `corpus_settings`.
         partial: take an unfinished store as well.
         extraction: words of the command line that choose corpus and features, for messages; None: their names.
         key: of the configuration that holds `root`, for messages.
+        known: fingerprint of the store to take where several fit.
 
     Raises:
         UserError: no store, none or several that fit (with the keys that differ), or an unfinished extraction.
     """
     root = Path(root)
-    found = {folder: manifest for folder in _folders(root) if (manifest := read_manifest(folder)) is not None}
-    found = {folder: manifest for folder, manifest in found.items() if "features" in manifest["settings"]}
-    wanted = json.loads(json.dumps({"features": dict(features or {}), "data": dict(data or {})}))
+    found, wanted = find(root), as_stored(features, data)
     if not found:
+        cheaper = "" if features else "\nfeatures=moshi needs its weights, features=logmel none."
+        cheaper += "" if features or wanted["data"].get("sample") else " Without any data: data.source=sample."
         raise UserError(
             f"there are no features in {root}: no folder in it has a {MANIFEST} of task=extract. Make them with\n"
-            f"  {command(root, wanted, extraction)}"
+            f"  {command(root, wanted, extraction)}{cheaper}"
         )
-    differing = {folder: _differing(manifest["settings"], wanted) for folder, manifest in found.items()}
-    fitting = [folder for folder, lines in differing.items() if not lines]
+    changed = {folder: differing(manifest["settings"], wanted) for folder, manifest in found.items()}
+    fitting = [folder for folder, lines in changed.items() if not lines]
+    if len(fitting) > 1:
+        fitting = [folder for folder in fitting if found[folder]["fingerprint"] == known] or fitting
     if len(fitting) != 1:
-        raise UserError(_explain(root, found, differing, fitting, wanted, extraction, key))
+        raise UserError(explain(root, found, changed, fitting, wanted, extraction, key))
     return _open(fitting[0], found[fitting[0]], partial, extraction)
 
 
-def command(out: Path, settings: Mapping[str, Any], extraction: str | None = None) -> str:
-    """Return the command that extracts features to `out`.
-
-    Args:
-        out: folder of the stores.
-        settings: "features" and "data" of a store, any part of them.
-        extraction: words that choose corpus and features; None: their names in the settings, a sample as one.
-    """
-    data, features = settings.get("data", {}), settings.get("features", {})
-    corpus = str(data.get("corpus", "<corpus>")).lower() + (" data.source=sample" if data.get("sample") else "")
-    words = extraction or f"data={corpus} features={features.get('name', '<features>')}"
-    return f"python main.py task=extract {words} out={shlex.quote(str(out))}"
-
-
-def _folders(root: Path) -> list[Path]:
-    if (root / MANIFEST).is_file():
-        return [root]
-    return sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
-
-
-def _differing(settings: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """List `key: stored -> wanted` for each wanted value that the store does not have."""
-    flat = flatten(wanted)
-    stored = {key: value for key, value in flatten(settings).items() if key in flat}
-    return differences(stored, flat)
-
-
-def _explain(
-    root: Path,
-    found: Mapping[Path, Mapping[str, Any]],
-    differing: Mapping[Path, Sequence[str]],
-    fitting: Sequence[Path],
-    wanted: Mapping[str, Mapping[str, Any]],
-    extraction: str | None,
-    key: str,
-) -> str:
-    if fitting:
-        first, *others = fitting
-        lines = [f"{len(fitting)} stores in {root} fit; choose one with {key}=DIR:", f"  {first}"]
-        for folder in others:
-            changed = differences(found[first]["settings"], found[folder]["settings"])
-            lines += [f"  {folder}", *(f"    {line}" for line in changed)]
-        return "\n".join(lines)
-    lines = [f"{root} holds no features with these settings (stored -> wanted):"]
-    for folder, changed in list(differing.items())[:_SHOWN_FOLDERS]:
-        lines += [f"  {folder.name}:", *(f"    {line}" for line in changed)]
-    stored = next(iter(found.values()))["settings"]
-    given = {part: {**stored[part], **wanted[part]} for part in ("data", "features")}
-    out = root.parent if root in found else root
-    return "\n".join([*lines, "Change them back, or extract with them:", f"  {command(out, given, extraction)}"])
+def has_finished(root: Path | str, data: Mapping[str, Any]) -> bool:
+    """Whether `root`, as in `open_store`, holds features of every recording of a corpus with these settings."""
+    wanted = as_stored(None, data)
+    return any(
+        not differing(manifest["settings"], wanted)
+        and (folder / INDEX).is_file()
+        and not _refused(_read_json(folder / INDEX, command(folder.parent, manifest["settings"])))
+        for folder, manifest in find(Path(root)).items()
+    )
 
 
 def _open(folder: Path, manifest: Mapping[str, Any], partial: bool, extraction: str | None) -> FeatureStore:
@@ -283,8 +246,7 @@ def _open(folder: Path, manifest: Mapping[str, Any], partial: bool, extraction: 
     again = command(folder.parent, settings, extraction)
     index = _read_json(folder / INDEX, again)
     missing = {entry["id"]: entry["reason"] for entry in index["missing"]}
-    accepted = index.get("accepted", False)  # of all splits at once, in stores of earlier versions
-    refused = [entry["id"] for entry in index["missing"] if not entry.get("accepted", accepted)]
+    refused = _refused(index)
     if refused and not partial:
         shown = listed([f"{key} ({missing[key]})" for key in refused], "\n  ")
         raise UserError(f"{len(refused)} recordings have no features in {folder}:\n  {shown}\nRun {again} again.")
@@ -292,6 +254,12 @@ def _open(folder: Path, manifest: Mapping[str, Any], partial: bool, extraction: 
     episodes = tuple(_read_episode(path, settings["features"], again) for path in paths)
     asked = manifest.get("asked", {})
     return FeatureStore(folder, settings, manifest["fingerprint"], episodes, missing, manifest["flags"], asked)
+
+
+def _refused(index: Mapping[str, Any]) -> list[str]:
+    """Return the recordings without features, by the index of a store, whose number was not accepted."""
+    accepted = index.get("accepted", False)  # of all splits at once, in stores of earlier versions
+    return [entry["id"] for entry in index["missing"] if not entry.get("accepted", accepted)]
 
 
 def _read_episode(folder: Path, features: Mapping[str, Any], again: str) -> StoredEpisode:

@@ -86,7 +86,7 @@ class Progress(Callback):
     def _validate(self, module: LaughterModule) -> None:
         """Score the validation split; the figures of rank 0 go to all ranks."""
         owner = f"{self.run_dir} at step {module.step}, after {CHECKPOINTS}/{LAST}"
-        episodes = predict(module.model, self.views, self.ranks, module.device, owner)
+        episodes = predict(module.whole_model(), self.views, self.ranks, module.device, owner)
         row = gather(self.ranks, validate(episodes, module.loss) if self.ranks.is_first else {})[0]
         module.scores.append(module.fit.score(row))
         if module.fit.best_of(module.scores) == len(module.scores) - 1:

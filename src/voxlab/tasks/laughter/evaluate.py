@@ -6,6 +6,7 @@ From arrays of scores alone; no model, no data set. One process does it.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,9 @@ def evaluate(
     _log_images(loggers or {}, images)
     _tell(evaluation.summary, run_dir)
     if test and (run_dir.parent / "multirun.yaml").is_file():
-        compare_runs(run_dir.parent, settings.eval.bootstrap, seed)
+        runs = run_dir.parent
+        write = partial(compare_runs, runs, settings.eval.bootstrap, seed)
+        storage.write_settled(lambda: storage.stamps(runs, "*/metrics.json"), lambda _: write())
     return evaluation.summary
 
 

@@ -1,7 +1,7 @@
 """stage=fit of `laughter`: store, labels, sampling, model, Lightning trainer; then calibration, threshold and test."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,15 @@ from voxlab.errors import UserError
 from voxlab.models.laughter import LaughterModel
 from voxlab.parallel import Ranks, barrier
 from voxlab.storage import atomic_path
+from voxlab.tasks import estimate
 from voxlab.tasks.checkpoints import BEST, CHECKPOINTS, LAST, read_checkpoint
 from voxlab.tasks.laughter import lbfgs, moments, sampling
 from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.batches import TrainData
 from voxlab.tasks.laughter.chosen import Chosen
-from voxlab.tasks.laughter.data import labelled
+from voxlab.tasks.laughter.data import View, labelled
 from voxlab.tasks.laughter.describe import contents, describe_loss
-from voxlab.tasks.laughter.predict import TASK, load_predictor
+from voxlab.tasks.laughter.predict import TASK, load_predictor, predict
 from voxlab.tasks.laughter.trial import Trial
 from voxlab.tasks.settings import log_facts
 from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_trainer
@@ -56,7 +57,7 @@ def fit(
         run_dir: folder of this run; goes on from the checkpoint in it, if there is one.
         loggers: Lightning loggers by name, on rank 0.
     """
-    check_keys(trainer.keywords, _NEUTRAL, _HINT, ranks)
+    check_keys(trainer.keywords, _NEUTRAL, _HINT, ranks, divisible=True)
     if trial.labels.mode == "horizon" and chosen.loss.hard:
         raise UserError("labels.mode=horizon has targets between 0 and 1: use loss=bce.")
     if chosen.fit.shuffle_labels:
@@ -74,7 +75,10 @@ def fit(
     if ranks.is_first:
         log_facts(log, facts)
     if dry_run:
-        return facts
+        expected = _expect(trial, chosen, data, sampled, trainer, ckpt, seed, ranks, run_dir)
+        if ranks.is_first:
+            log_facts(log, expected)
+        return facts | expected
     last = run_dir / CHECKPOINTS / LAST
     model = _model(chosen, trial, sampled, data, ckpt, None if last.is_file() else ranks, seed)
     record = trial.record() | {"loss": describe_loss(chosen.loss), "seed": seed, **_settings(chosen)}
@@ -165,14 +169,11 @@ def _descend(
 ) -> None:
     """Train with Lightning from the run's last checkpoint, or from the start."""
     from voxlab.tasks.laughter.callbacks import Progress
-    from voxlab.tasks.laughter.module import Feed, LaughterModule
+    from voxlab.tasks.laughter.module import Feed
 
-    settings: dict[str, Any] = {"optim": chosen.optim, "fit": chosen.fit, "loop": chosen.loop, "seed": seed}
-    module = LaughterModule(model, chosen.loss, per_epoch=data.per_epoch, record=record, **settings)
+    module = _in_training(model, chosen, data, record, seed)
     progress = Progress(ranks, run_dir, loggers, trial.views("validation"))
-    ours: dict[str, Any] = {"limit_val_batches": 0, "check_val_every_n_epoch": 1, "val_check_interval": None}
-    precision: dict[str, Any] = {"precision": "32-true", "find_unused_parameters": False}
-    lightning = make_trainer(trainer, ranks, run_dir, [progress], **precision, **ours)
+    lightning = _lightning(trainer, ranks, run_dir, progress)
     last = run_dir / CHECKPOINTS / LAST
     fit_or_resume(lightning, module, Feed(data), last, ranks)
     if not progress.best:
@@ -180,6 +181,56 @@ def _descend(
     if ranks.is_first:
         monitor, epoch = chosen.fit.monitor, progress.best["step"] / data.per_epoch
         log.info("best: epoch %.3g, %s %.4f", epoch, monitor, progress.best[monitor])
+
+
+def _in_training(model: LaughterModel, chosen: Chosen, data: TrainData, record: Mapping[str, Any], seed: int) -> Any:
+    from voxlab.tasks.laughter.module import LaughterModule
+
+    settings: dict[str, Any] = {"optim": chosen.optim, "fit": chosen.fit, "loop": chosen.loop, "seed": seed}
+    return LaughterModule(model, chosen.loss, per_epoch=data.per_epoch, record=record, **settings)
+
+
+def _lightning(trainer: partial[Any], ranks: Ranks, run_dir: Path, callback: Any) -> Any:
+    ours: dict[str, Any] = {"limit_val_batches": 0, "check_val_every_n_epoch": 1, "val_check_interval": None}
+    precision: dict[str, Any] = {"precision": "32-true", "find_unused_parameters": False}
+    return make_trainer(trainer, ranks, run_dir, [callback], **precision, **ours)
+
+
+def _expect(
+    trial: Trial,
+    chosen: Chosen,
+    data: TrainData,
+    sampled: sampling.Sampled,
+    trainer: partial[Any],
+    ckpt: str | None,
+    seed: int,
+    ranks: Ranks,
+    run_dir: Path,
+) -> dict[str, Any]:
+    """Train for a few steps and score a little, in memory; return time and disk of a run. Collective."""
+    from voxlab.tasks.laughter.module import Feed
+    from voxlab.tasks.watch import Stopwatch
+
+    if chosen.fit.solver == "lbfgs":
+        return {"time": estimate.not_measured("fit.solver=lbfgs ends when nothing improves")}
+    module = _in_training(_model(chosen, trial, sampled, data, ckpt, None, seed), chosen, data, {}, seed)
+    watch = Stopwatch(ranks)
+    lightning = _lightning(estimate.without_bar(trainer), ranks, run_dir, watch)
+    lightning.fit(module, datamodule=Feed(data))
+    views, alone = trial.views("validation"), replace(ranks, rank=0, world=1)
+
+    def score(some: Sequence[View]) -> float:
+        return sum(len(episode.y) for episode in predict(module.model, some, alone, module.device))
+
+    frame, count = estimate.measure(score, views, ranks.device)
+    validation = frame * sum(len(view.labels.y) for view in views) / ranks.world
+    steps = chosen.loop.steps(data.per_epoch)
+    seconds = watch.before + steps * watch.step + max(1, steps // data.per_epoch) * validation
+    basis = f"{watch.count} steps measured, {estimate.spell_rate(watch.step, 'step')}"
+    basis += f"; {count} views scored, {validation:.2g} s a validation; before test and report"
+    size = estimate.state_bytes(module, lightning.optimizers)
+    disk = f"about {estimate.spell_size(2 * size)} for checkpoints"
+    return {"disk": disk, "time": estimate.about(seconds, basis)}
 
 
 def _solve(

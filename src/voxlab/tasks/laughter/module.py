@@ -14,6 +14,7 @@ from torch import Tensor
 from voxlab.losses.events import EventLoss
 from voxlab.models.laughter import LaughterModel
 from voxlab.models.tokenizer.ranks import sum_over_ranks
+from voxlab.tasks import sharding
 from voxlab.tasks.descent import clip_gradient, descend
 from voxlab.tasks.laughter.batches import Batch, TrainData
 from voxlab.tasks.laughter.describe import contents
@@ -92,6 +93,12 @@ class LaughterModule(LightningModule):
         self.step += 1
         self.trainer.should_stop = self.trainer.should_stop or self.step >= self.max_steps
 
+    def note(self) -> str:
+        """Return epoch and loss, for the progress bar."""
+        total = float(self.train_log["loss"])
+        loss = total if self.loss.reduction == "sum" else total / float(self.train_log["weight"])
+        return f"epoch {self.step / self.per_epoch:.1f}, loss {loss:.4g}"
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, which is averaged over ranks by now.
 
@@ -99,6 +106,19 @@ class LaughterModule(LightningModule):
             UserError: it is not finite.
         """
         self.train_log["grad_norm"] = clip_gradient(self, "keep fit.norm=standard")
+
+    def configure_model(self) -> None:
+        """Divide the model over the ranks where the trainer asks for that (trainer=fsdp)."""
+        if self.device_mesh is not None and not sharding.is_sharded(self.model):
+            sharding.shard(self.model, self.device_mesh["data_parallel"])
+
+    def whole_model(self) -> LaughterModel:
+        """Return the model with all its values on this rank, a copy where it is divided; collective."""
+        if not sharding.is_sharded(self.model):
+            return self.model
+        model = self.model.architecture.build(self.model.dim, self.model.norm).to(self.device)
+        model.load_state_dict(sharding.gather_state(self.model))
+        return model
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of the model."""

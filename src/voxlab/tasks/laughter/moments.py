@@ -8,6 +8,7 @@ from torch import Tensor
 
 from voxlab.data.frame_blocks import LabelledView
 from voxlab.parallel import Ranks, gather
+from voxlab.progress import track
 from voxlab.tasks.moments import Moments, merge
 
 _FRAMES = 4096  # at once
@@ -18,7 +19,8 @@ def measure(views: Sequence[LabelledView], ranks: Ranks) -> tuple[Tensor, Tensor
 
     Collective: each rank reads its share of the views; their moments are merged in the order of the views.
     """
-    own = {number: _moments(views[number]) for number in range(ranks.rank, len(views), ranks.world)}
+    numbers = track(range(ranks.rank, len(views), ranks.world), "feature statistics", "views")
+    own = {number: _moments(views[number]) for number in numbers}
     every = {number: moments for part in gather(ranks, own) for number, moments in part.items()}
     total = every[0]
     for number in range(1, len(views)):

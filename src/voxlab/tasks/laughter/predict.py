@@ -14,6 +14,7 @@ from voxlab.features.base import FeatureInfo
 from voxlab.metrics.events import EpisodeScores, mean_over_views
 from voxlab.models.laughter import LaughterModel, rebuild
 from voxlab.parallel import Ranks, gather
+from voxlab.progress import track
 from voxlab.storage import differences
 from voxlab.tasks.checkpoints import find_checkpoint, read_checkpoint
 from voxlab.tasks.laughter.data import View
@@ -142,7 +143,8 @@ def predict(
     order = sorted(range(len(views)), key=lambda number: -len(views[number].labels.y))
     was_training = model.training
     model.eval()
-    own = {number: _logits(model, views[number].features, device) for number in order[ranks.rank :: ranks.world]}
+    numbers = track(order[ranks.rank :: ranks.world], "scoring", "views")
+    own = {number: _logits(model, views[number].features, device) for number in numbers}
     model.train(was_training)
     logits = _complete(gather(ranks, own), views)
     for number, view in enumerate(views):

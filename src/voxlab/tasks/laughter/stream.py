@@ -8,8 +8,9 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from voxlab.features.base import Features
 from voxlab.metrics.alarms import AlarmState
 from voxlab.parallel import Ranks
 from voxlab.storage import atomic_write_bytes
+from voxlab.tasks import estimate
 from voxlab.tasks.laughter.decide import Decision
 from voxlab.tasks.laughter.eval_settings import EvalSettings, ThresholdSettings
 from voxlab.tasks.laughter.predict import REMEDY, Predictor, check_features, load_predictor, raise_differing
@@ -69,7 +71,7 @@ def stream(
         evaluation: of it, `thr.value` (None: the checkpoint's threshold) and `events.refractory_s`.
         ranks: this process among its peers; only the first works.
         run_dir: gets the table.
-        dry_run: return what would be done, without reading weights, and write nothing.
+        dry_run: return what would be done, with a time for it, and write nothing.
 
     Returns:
         Counts, the table's path, and seconds of work per second of audio.
@@ -87,7 +89,7 @@ def stream(
     check_features(predictor, features.settings(), "")
     decision = _decision(predictor, evaluation.thr)
     if dry_run:
-        return describe(predictor, decision, evaluation, Path(audio), features)
+        return describe(predictor, decision, evaluation, Path(audio), features, ranks.device)
     raise_differing(predictor, predictor.record["features"]["features"], features.fingerprint())
     wav = _read(Path(audio), features.info.sample_rate)
     features.to(ranks.device)
@@ -99,7 +101,7 @@ def stream(
 
 
 def describe(
-    predictor: Predictor, decision: Decision, evaluation: EvalSettings, audio: Path, features: Features
+    predictor: Predictor, decision: Decision, evaluation: EvalSettings, audio: Path, features: Features, device: str
 ) -> dict[str, Any]:
     """Return, and log, what a run would do."""
     wav, sample_rate = _load(audio, None)
@@ -110,9 +112,26 @@ def describe(
         "audio_s": round(wav.shape[-1] / sample_rate, 2),
         "threshold": decision.threshold.value,
         "refractory_s": evaluation.events.refractory_s,
+        "time": estimate.attempt(partial(_expected_time, predictor, decision, features, audio, evaluation, device)),
     }
     log_facts(log, plan)
     return plan
+
+
+def _expected_time(
+    predictor: Predictor, decision: Decision, features: Features, audio: Path, evaluation: EvalSettings, device: str
+) -> str:
+    """Listen to the beginning of a file; return what all of it would take."""
+    begun = time.perf_counter()
+    pieces = _read(audio, features.info.sample_rate).split(features.info.hop_length, dim=-1)
+    features.to(device)
+    loading = time.perf_counter() - begun
+
+    def rehearse(some: Sequence[Tensor]) -> float:
+        return len(list(listen(predictor, decision, features, some, evaluation.refractory)))
+
+    pace, count = estimate.measure(rehearse, pieces, device)
+    return estimate.about(loading + pace * len(pieces), f"{count} frames heard, {pace * 1e3:.3g} ms each")
 
 
 def _decision(predictor: Predictor, thr: ThresholdSettings) -> Decision:

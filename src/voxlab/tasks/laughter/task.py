@@ -55,7 +55,7 @@ def laughter(
         trainer: `lightning.Trainer` with its settings.
         stage: "fit" (train, then test), "test", "stream" (one audio file, frame by frame) or "compare".
         shift: frames before an onset.
-        store: folder that task=extract wrote features to.
+        store: folder that task=extract wrote features to; a `*` in its name stands for whatever features are there.
         labels: settings of `LabelSettings` besides shift.
         sampling: settings of `settings.Sampling`.
         fit: settings of `settings.Fit`.
@@ -98,13 +98,9 @@ def laughter(
     if stage == "test":
         return _test(ckpt, about, place)
     from voxlab.tasks.laughter import chosen
-    from voxlab.tasks.laughter.trial import open_trial
 
     settings = chosen.read_settings(model=model, loss=loss, optim=optim, trainer=trainer, fit=fit, sampling=sampling)
-    trial = open_trial(**about)
-    from voxlab.tasks.laughter import fit as fitting
-
-    return fitting.fit(trial, settings, trainer, ckpt=ckpt, **place)
+    return _fit(settings, trainer, ckpt, about, place)
 
 
 def _compare(runs: str | None, eval: Mapping[str, Any], seed: int, *, dry_run: bool) -> dict[str, Any]:
@@ -128,6 +124,23 @@ def _stream(ckpt: str | None, audio: str | None, **given: Any) -> dict[str, Any]
     return stream(ckpt=ckpt, audio=audio, **given)
 
 
+def _fit(
+    settings: Any, trainer: partial[Any], ckpt: str | None, about: Mapping[str, Any], place: Mapping[str, Any]
+) -> dict[str, Any]:
+    from voxlab.tasks.laughter import stores
+    from voxlab.tasks.laughter.trial import open_trial
+
+    store, corpus, ranks = about["store"], about["corpus"], place["ranks"]
+    if stores.needs_sample(store, about["features"], corpus, ranks):
+        made = stores.extract_sample(store, corpus, ranks, place["run_dir"], dry_run=place["dry_run"])
+        if place["dry_run"]:
+            return made
+    trial = open_trial(**about, known=stores.begun_with(store, place["run_dir"]))
+    from voxlab.tasks.laughter import fit as fitting
+
+    return fitting.fit(trial, settings, trainer, ckpt=ckpt, **place)
+
+
 def _test(ckpt: str | None, about: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
     if ckpt is None:
         raise UserError("stage=test needs a trained model: ckpt=<run folder>.")
@@ -139,4 +152,5 @@ def _test(ckpt: str | None, about: Mapping[str, Any], place: Mapping[str, Any]) 
     if about["features"] is not None:
         then = " and, where it is not the default, store=<the folder that they were extracted to>"
         check_features(predictor, about["features"].settings(), then)
-    return test(open_trial(**about), predictor, **place)
+    trained_on = predictor.record["features"]["fingerprint"]
+    return test(open_trial(**about, known=trained_on), predictor, **place)

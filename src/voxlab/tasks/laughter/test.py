@@ -1,15 +1,17 @@
 """stage=test of `laughter`: evaluate a trained model again, with the threshold that was chosen when it was trained."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from voxlab.parallel import Ranks, barrier
+from voxlab.tasks import estimate
 from voxlab.tasks.laughter import trial as trials
+from voxlab.tasks.laughter.data import View
 from voxlab.tasks.laughter.decide import Decision
-from voxlab.tasks.laughter.predict import Predictor, check_fits
+from voxlab.tasks.laughter.predict import Predictor, check_fits, predict
 from voxlab.tasks.laughter.trial import Trial
 from voxlab.tasks.settings import log_facts
 
@@ -48,7 +50,7 @@ def test(
     if decision is None:
         trial.check_threshold()
     if dry_run:
-        return _describe(trial, predictor, decision) if ranks.is_first else {}
+        return _describe(trial, predictor, decision, ranks) if ranks.is_first else {}
     scored = trials.score(trial, predictor, ranks)
     summary: dict[str, Any] = {"checkpoint": str(predictor.path)}
     if ranks.is_first:
@@ -67,11 +69,25 @@ def _kept(predictor: Predictor, trial: Trial) -> Decision | None:
     return Decision.from_record(predictor.decision)
 
 
-def _describe(trial: Trial, predictor: Predictor, decision: Decision | None) -> dict[str, Any]:
+def _describe(trial: Trial, predictor: Predictor, decision: Decision | None, ranks: Ranks) -> dict[str, Any]:
     """Return, and log, what a run would do."""
     thr = trial.evaluation.thr
     anew = f"chosen anew: best {thr.objective}, source {thr.source}" if thr.value is None else thr.value
     plan = {"checkpoint": str(predictor.path), **trial.facts()}
     plan["threshold"] = anew if decision is None else decision.threshold.value
+    plan["time"] = _expected_time(trial, predictor, ranks)
     log_facts(log, plan)
     return plan
+
+
+def _expected_time(trial: Trial, predictor: Predictor, ranks: Ranks) -> str:
+    """Score a few views; return what all of them would take."""
+    views, model = trial.scored_views(), predictor.model.to(ranks.device)
+    alone = replace(ranks, rank=0, world=1)
+
+    def score(some: Sequence[View]) -> float:
+        return sum(len(episode.y) for episode in predict(model, some, alone, ranks.device, predictor.path))
+
+    pace, count = estimate.measure(score, views, ranks.device)
+    seconds = pace * sum(len(view.labels.y) for view in views) / ranks.world
+    return estimate.about(seconds, f"{count} views scored; before the report")

@@ -65,6 +65,15 @@ class Trial:
         present = {episode.split for episode in self.store.episodes}
         return tuple(split for split in SPLITS if split != "test" or split in present)
 
+    @property
+    def scored_splits(self) -> list[str]:
+        """Splits that a model scores at the end: train only where the threshold needs that."""
+        return [split for split in self.splits if split != "train" or self.uses_train_scores]
+
+    def scored_views(self) -> list[View]:
+        """Return the views of these splits."""
+        return [view for split in self.scored_splits for view in self.views(split)]
+
     def facts(self) -> dict[str, Any]:
         """Return what the splits hold."""
         facts: dict[str, Any] = {"store": str(self.store.folder), "features": self.store.features["name"]}
@@ -144,17 +153,19 @@ def open_trial(
     evaluation: EvalSettings,
     allow_overlap: bool,
     extraction: str | None = None,
+    known: str | None = None,
 ) -> Trial:
     """Open the store that fits the chosen features and data.
 
     Args:
-        store: folder.
+        store: folder; with a `*` in its name, the one folder named so that fits.
         features: features node, not loaded; None takes what the store has.
         corpus: data node, not read; None likewise.
         labels: settings.
         evaluation: settings.
         allow_overlap: of shows between splits.
         extraction: words of the command line that choose corpus and features.
+        known: fingerprint of the store that a checkpoint was trained on, taken where several fit.
 
     Raises:
         UserError: the corpus has no events, no store fits, it holds codes, or splits share shows.
@@ -163,7 +174,7 @@ def open_trial(
         raise UserError(f"data: {type(corpus).__name__} has recordings without events, and so have its stores. {_HAVE}")
     wanted = None if features is None else _plain(features.settings())
     data = None if corpus is None else corpus_settings(corpus)
-    found = open_store(Path(store), features=wanted, data=data, extraction=extraction)
+    found = open_store(Path(store), features=wanted, data=data, extraction=extraction, known=known)
     if found.episodes and not any(episode.has_events for episode in found.episodes):
         raise UserError(f"{found.folder} has no events: it was made from recordings without annotations. {_HAVE}")
     if found.features["dtype"] == "int16":
@@ -182,8 +193,8 @@ def score(trial: Trial, predictor: Predictor, ranks: Ranks) -> dict[str, list[Ep
         UserError: a score is not finite.
     """
     model = predictor.model.to(ranks.device)
-    scored_splits = [split for split in trial.splits if split != "train" or trial.uses_train_scores]
-    scored = {split: predict(model, trial.views(split), ranks, ranks.device, predictor.path) for split in scored_splits}
+    views = {split: trial.views(split) for split in trial.scored_splits}
+    scored = {split: predict(model, own, ranks, ranks.device, predictor.path) for split, own in views.items()}
     return {"train": without_scores(trial.views("train")), **scored}
 
 
@@ -198,11 +209,13 @@ def report(
 ) -> dict[str, Any]:
     """Evaluate and write all files of it; on rank 0."""
     from voxlab.models.laughter import describe
-    from voxlab.tasks.laughter.curves import sections
+    from voxlab.tasks.laughter import curves, stores
     from voxlab.tasks.laughter.evaluate import evaluate
 
     kept = ("labels", "features", "flags", "loss", "fit", "sampling", "optim", "loop", "seed", "step")
     record = {name: predictor.record[name] for name in kept if name in predictor.record}
+    log.info("measuring, with %d resamples for the intervals", trial.evaluation.eval.bootstrap)
+    record["store"] = str(trial.store.folder)
     return evaluate(
         train=list(scored["train"]),
         validation=list(scored["validation"]),
@@ -212,7 +225,7 @@ def report(
         seed=seed,
         run_dir=run_dir,
         decision=decision,
-        sections=sections(run_dir),
+        sections=[*curves.sections(run_dir), *stores.sections(run_dir, trial.store.folder)],
         loggers=loggers,
     )
 
