@@ -1,13 +1,14 @@
-# Everything there is to type: make setup | check | test | test-all | demo | bench | clean
+# Everything there is to type: make setup | check | test | test-all | demo | bench | docs | clean
 # Needs Python 3.11 or newer, git and make; another interpreter: make setup PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
-# One thread a worker, as many workers as cores (four at most, for their memory).
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
+# One thread a worker, as many workers as cores (four at most, for their memory), which take over from one another in
+# long runs of tests: what the tests of a file share is made twice at most.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-.PHONY: help setup check test test-all demo bench clean
+.PHONY: help setup check test test-all demo bench docs clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
@@ -39,9 +40,12 @@ test-all: setup ## everything with coverage, also long training and what needs a
 demo: setup ## all five tasks on synthetic corpora on the CPU; prints the page to look at
 	recipes/tour/run.sh outputs/demo/tour
 
-bench: setup ## the figures of benchmarks/README.md
-	for script in convert encode loader audit extract_rerun quantizer codec_speed train_tokenizer moshi_features feature_loader laughter_metrics a2g_loading a2g_speed; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: setup ## every benchmark, 25 minutes; the figures go into benchmarks/README.md
+	$(BIN)/python benchmarks/refresh.py
 
-clean: ## remove the environment, caches and the demo; never outputs of runs, data or converted files
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist outputs/demo
+docs: setup ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+clean: ## remove the environment, caches, the site and the demo; never outputs of runs, data or converted files
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist site outputs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

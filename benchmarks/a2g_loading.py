@@ -9,7 +9,6 @@ random order, one thread, files in the page cache, by CPU time (others may share
 
 import argparse
 import pickle
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +59,8 @@ def main() -> None:
         store = open_motion_store(corpus)
         windows = open_windows(corpus, store, folder)
         items = PickledItems(write_items(store, folder / "lmdb"))
-        print(f"{options.clips} clips of {SECONDS} s, {len(windows.places)} windows; bytes for a second of motion:")
-        print(f"  in stores {bytes_of(folder, store):.0f}, in LMDB {items.num_bytes / (options.clips * SECONDS):.0f}\n")
+        print(f"{options.clips} clips of {SECONDS} s, {len(windows.places)} windows. Bytes for a second of motion:")
+        print(f"{bytes_of(folder, store):.0f} in stores, {items.num_bytes / (options.clips * SECONDS):.0f} in LMDB.\n")
         compare(windows, items, options.rounds)
 
 
@@ -235,5 +234,4 @@ def compare(windows: Windows, items: PickledItems, rounds: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     launched("cpu")  # as every run does: memory is reused
-    print(platform.platform(), torch.__version__)
     main()

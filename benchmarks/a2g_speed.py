@@ -11,7 +11,6 @@ computes in bf16; MFU counts what FlopCounterMode counts of our step.
 import argparse
 import contextlib
 import copy
-import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,7 +64,7 @@ def main() -> None:
         models["voxlab, compiled"].compile_blocks()
     for name, model in models.items():
         model.to(options.device)
-        print(f"{name}: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} million parameters")
+        print(f"{name}: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} million parameters.")
     measure_training(models, codecs, options)
     measure_generation(models, codecs, layout, options)
 
@@ -152,8 +151,8 @@ def measure_training(models: Mapping[str, Any], codecs: Mapping[str, MotionCodec
     batch = make_batch(models["voxlab"], codecs, options.batch, options.device)
     steps = {name: trainer(model, loss_of(name, model, codecs), options.device) for name, model in models.items()}
     flops = {name: count_flops(steps[name], batch) for name in ("plain", "voxlab")}
-    print(f"\none step of {options.batch} windows, GFLOP in matrix products: ", end="")
-    print(", ".join(f"{name} {value / 1e9:.1f}" for name, value in flops.items()), "\n")
+    work = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in flops.items())
+    print(f"A step of {options.batch} windows, GFLOP in matrix products: {work}.\n")
     speeds = fastest(steps, batch, options.rounds, options.device)
     print("| training | steps/s | vs. plain | MFU |\n|---|---|---|---|")
     for name, speed in speeds.items():
@@ -303,5 +302,4 @@ def fastest(ways: Mapping[str, Callable[[Batch], Any]], batch: Batch, rounds: in
 if __name__ == "__main__":
     torch.set_num_threads(1)
     launched("cpu")  # as every run does: memory is reused
-    print(platform.platform(), torch.__version__)
     main()

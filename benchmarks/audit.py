@@ -41,13 +41,14 @@ def main() -> None:
         rows = write_tree(out / TOKENS, options.files, options.mean_seconds, options.columns, options.container)
         write_dataset(out / DATASET, out / TOKENS, rows)
         seconds = sum(row["num_samples"] for row in rows) / 24_000
-        print(f"{options.files} token files ({options.container}), {seconds / 3600:.1f} h, {options.columns} columns")
+        size = f"{options.files} token files ({options.container}), {seconds / 3600:.1f} h, {options.columns} columns"
+        print(f"{size}.\n\n| | s | files/s | errors |\n|---|---|---|---|")
         stage = Stage(out, (), Ranks())
         for name in ("audit", "again, nothing changed"):
             started = time.perf_counter()
             outcome = audit(stage)
             spent = time.perf_counter() - started
-            print(f"{name}: {spent:.2f} s, {options.files / spent:.0f} files/s; {dict(outcome.facts)}", flush=True)
+            print(f"| {name} | {spent:.2f} | {options.files / spent:.0f} | {outcome.facts['audit_errors']} |")
 
 
 def write_tree(root: Path, files: int, mean_seconds: float, columns: int, container: str) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ counts, loading does not. RTF = processing time / audio time; lower is better.
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -43,12 +42,8 @@ def main() -> None:
         calls[label] = prepare(codec.to(device), options.seconds, options.batch)
     vocoders = prepare_vocoders(device, options.seconds, options.batch)
     times = measure(calls, vocoders, options.repeats, options.warm_ups, device)
-    place = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
-    print(
-        f"{place}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, {options.seconds} s x ",
-        end="",
-    )
-    print(f"{options.batch}, median of {options.repeats} after {options.warm_ups} warm-ups")
+    place = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{place}, float32, {options.seconds:g} s x {options.batch}, median of {options.repeats}.\n")
     print("| codec | M parameters | kbit/s | encode RTF | decode RTF | both, x real time |\n|---|---|---|---|---|---|")
     audio = options.seconds * options.batch
     for label, (sizes, _, _) in calls.items():

@@ -10,7 +10,6 @@ from nothing that voxlab sets up.
 import argparse
 import json
 import pickle
-import platform
 import resource
 import tempfile
 import time
@@ -52,19 +51,17 @@ def main() -> None:
         models = write_weights(root)
         lengths = write_rows(root / "in", options.rows, options.mean_seconds)
         seconds = sum(lengths) / GROUPS_PER_SECOND
-        print(
-            f"{options.rows} rows, {seconds:.0f} s of audio, {seconds / options.rows:.1f} s each on average", flush=True
-        )
+        print(f"{options.rows} rows, {seconds:.0f} s of audio, {seconds / options.rows:.1f} s each on average.")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other_process:
             loop = other_process.submit(obvious_loop, root, models, options.device, options.checkpoint_every).result()
         results = {"obvious loop": loop[0], "obvious loop with its checkpoints": sum(loop)}
         ranks = launched(options.device)
         for name, compiled in (("voxlab", False), ("voxlab, compiled", True)):
             warm, results[name] = ours(root, models, ranks, compiled=compiled)
-            print(f"{name}: first use (loading, compiling, 3 rows) took {warm:.0f} s, not counted below", flush=True)
+            print(f"{name}: first use (loading, compiling, 3 rows) took {warm:.0f} s, not counted.")
         report(results, options.rows, seconds)
         report_limit(models, ranks.device, seconds / min(results.values()))
-        print(f"peak memory of voxlab's process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+        print(f"\nPeak memory of voxlab's process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB.")
 
 
 def write_weights(root: Path) -> dict[str, Path]:
@@ -166,7 +163,8 @@ def report_limit(models: dict[str, Path], device: str, best: float) -> None:
     codes = Codes(books, torch.tensor([4 * 117]))
     wav, lengths = source.decode(codes, [0])
     duration, peak, total = wav.shape[-1] / 24000, measure_peak(device), 0.0
-    print(f"\nfloat32 matrix product: {peak:.0f} GFLOP/s")
+    limit = f"limit at {peak:.0f} GFLOP/s (float32 matrix product)"
+    print(f"\n| stage | GFLOP per second of audio | {limit} | eager, alone |\n|---|---|---|---|")
     stages = {"SNAC decode": lambda: source.decode(codes, [0]), "Mimi encode": lambda: codec.encode(wav, lengths)}
     for name, call in stages.items():
         with FlopCounterMode(display=False) as counter:
@@ -174,8 +172,9 @@ def report_limit(models: dict[str, Path], device: str, best: float) -> None:
         flops = counter.get_total_flops() / duration / 1e9
         speed = duration / min(stopwatch(device, call) for _ in range(3))
         total += flops
-        print(f"{name}: {flops:.1f} GFLOP/s of audio; limit {peak / flops:.0f} x real time, eager {speed:.1f} x")
-    print(f"both: limit {peak / total:.1f} x real time; the best run above reaches {best / (peak / total):.0%} of it")
+        print(f"| {name} | {flops:.1f} | {peak / flops:.0f} x real time | {speed:.1f} x |")
+    share = f"best run above: {best:.1f} x, {best / (peak / total):.0%} of the limit"
+    print(f"| both | {total:.1f} | {peak / total:.1f} x | {share} |")
 
 
 def stopwatch(device: str, call: Callable[[], Any]) -> float:
@@ -197,5 +196,4 @@ def measure_peak(device: str) -> float:
 
 if __name__ == "__main__":
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    print(platform.platform(), torch.__version__, torch.get_num_threads(), "threads")
     main()

@@ -33,9 +33,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "in" / "data" / "train-00000-of-00001.parquet"
         write_file(path, round(options.gigabytes * 1e9 / ROWS), options.long_rows)
-        print(f"{path.name}: {path.stat().st_size / 1e9:.2f} GB, {ROWS} rows", flush=True)
+        size = path.stat().st_size / 1e9
         convert(Path(folder))
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9:.2f} GB")
+    print(f"A file of {size:.2f} GB, {ROWS} rows, {options.long_rows} of them answers of 20 s: at the peak ", end="")
+    print(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9:.2f} GB.")
 
 
 def write_file(path: Path, audio_bytes: int, long_rows: int) -> None:
@@ -65,7 +66,7 @@ def convert(folder: Path) -> None:
     options = [f"data.root={folder / 'in'}", f"out={folder / 'out'}", f"hydra.run.dir={folder / 'run'}"]
     weights = ["source.weights=random", "codec=mimi", "codec.weights=random"]
     command = [sys.executable, "main.py", "task=convert", "data=voiceassistant", *weights, *options]
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+    subprocess.run(command, check=True, cwd=REPOSITORY, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

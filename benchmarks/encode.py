@@ -8,8 +8,8 @@ up; rounds alternate, and the best of each counts.
 """
 
 import argparse
-import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         seconds = write_recordings(root / "in", options.files, options.seconds, options.sample_rate)
-        print(f"{options.files} files, {seconds:.0f} s of audio, {seconds / options.files:.1f} s each on average")
+        print(f"{options.files} files, {seconds:.0f} s of audio, {seconds / options.files:.1f} s each on average.")
         ranks = launched(options.device)
         Encodec(weights="random")._load_transformers().save_pretrained(root / "weights")
         codec = Encodec(weights=str(root / "weights")).to(ranks.device)
@@ -55,7 +55,7 @@ def main() -> None:
                 for name in LOOPS:
                     times[f"{name} loop"].append(other_process.submit(LOOPS[name], root, ranks.device).result())
                 times["voxlab"].append(run(root, codec, ranks, options.max_batch_seconds))
-                print(", ".join(f"{name} {spent[-1]:.1f} s" for name, spent in times.items()), flush=True)
+                print(", ".join(f"{name} {spent[-1]:.1f} s" for name, spent in times.items()), file=sys.stderr)
         report({name: min(spent[1:]) for name, spent in times.items()}, options.files, seconds)
         compare_codes(root)
 
@@ -145,9 +145,8 @@ def report(results: dict[str, float], files: int, seconds: float) -> None:
 def compare_codes(root: Path) -> None:
     """Print how many frames both ways share; they resample with different filters, so codes differ as well."""
     same = [read_tokens(root / kind / "0000.ecdc").num_frames for kind in ("loop", "out/tokens")]
-    print(f"frames of the first file: {same[0]} and {same[1]}")
+    print(f"\nFrames of the first file: {same[0]} and {same[1]}.")
 
 
 if __name__ == "__main__":
-    print(platform.platform(), torch.__version__, torch.get_num_threads(), "threads")
     main()

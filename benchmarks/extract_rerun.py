@@ -35,7 +35,7 @@ def main() -> None:
         )
         first = time.monotonic() - start
         second = rerun(root)
-    print(f"{options.files} files: first run {first:.1f} s; again, after imports, {second:.2f} s")
+    print(f"{options.files} files: the first run took {first:.1f} s; again, after imports, {second:.2f} s.")
 
 
 def rerun(root: Path) -> float:

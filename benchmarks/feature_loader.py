@@ -11,7 +11,6 @@ page cache, by the clock. Both read ahead on a second core: here a thread, there
 import argparse
 import itertools
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +65,7 @@ def main() -> None:
         store = write_store(Path(folder), options.episodes, round(options.minutes * 750))
         views = [view_of(store, number) for number in range(options.episodes)]
         frames = sum(len(view.y) for view in views)
-        print(f"{options.episodes} episodes, {frames} frames of {DIM}, {frames * DIM * 2 / 1e9:.2f} GB\n")
+        print(f"{options.episodes} episodes, {frames} frames of {DIM}, {frames * DIM * 2 / 1e9:.2f} GB.\n")
         compare_reading(store, views, options.rounds)
         compare_training(store, views, options.rounds)
 
@@ -214,5 +213,4 @@ def seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     launched("cpu")  # as every run does: memory is reused
-    print(platform.platform(), torch.__version__)
     main()

@@ -73,30 +73,33 @@ def main() -> None:
     episodes = make_episodes(options.hours)
     frames, group = pool(episodes), np.repeat(np.arange(len(episodes)) // 2, [len(each.y) for each in episodes])
     counts = draw_counts(int(group.max()) + 1, resamples=options.resamples, seed=0)
-    print(
-        f"{len(frames.y):,} frames, {int(frames.y.sum()):,} positive, {len(episodes)} episodes, {counts.shape[1]} shows"
-    )
+    print(f"{len(frames.y):,} frames, {int(frames.y.sum()):,} positive, {counts.shape[1]} shows.\n")
+    print("| | ours | the obvious way | ratio |\n|---|---|---|---|")
 
     slow, expected = timed(lambda: resample_slowly(frames, group, counts[: options.slow]))
     quick, found = timed(lambda: resample_quickly(frames, group, counts))
     np.testing.assert_allclose(np.array(found).T[: options.slow], expected, rtol=1e-9)
     whole = slow / options.slow * options.resamples
-    ratio = f"the obvious way {whole:.0f} s: {whole / quick:.0f} x"
-    print(f"AP and AUROC of {options.resamples} resamples: {quick:.1f} s, {ratio}")
+    row(f"AP and AUROC of {options.resamples:,} resamples of shows", quick, whole)
 
     ours, _ = timed(lambda: (average_precision(frames.logit, frames.y), auroc(frames.logit, frames.y)))
     theirs, _ = timed(
         lambda: (metrics.average_precision_score(frames.y, frames.logit), metrics.roc_auc_score(frames.y, frames.logit))
     )
-    print(f"AP and AUROC once: {ours:.2f} s, scikit-learn {theirs:.2f} s: {theirs / ours:.1f} x")
+    row("AP and AUROC once", ours, theirs)
 
     grid, _ = timed(lambda: [metrics.f1_score(frames.y, frames.logit >= place) for place in np.linspace(-5, 0, 3)])
     exact, _ = timed(lambda: thresholds.best_frame_threshold(frames, "f1"))
-    print(f"best F1 over every score: {exact:.2f} s; over a grid of 100: {grid / 3 * 100:.0f} s")
+    row("best F1: every distinct score against 100 thresholds", exact, grid / 3 * 100)
 
     places = alarms.rank_thresholds(frames.logit, 200)
     sweep, _ = timed(lambda: alarms.sweep_alarms(episodes, places, 5, 25, (1.0, 0.0)))
-    print(f"alarms and events at {len(places)} thresholds: {sweep:.1f} s")
+    print(f"| alarms matched with events at {len(places)} thresholds | {sweep:.1f} s | | |")
+
+
+def row(name: str, ours: float, theirs: float) -> None:
+    """Print seconds and their ratio."""
+    print(f"| {name} | {ours:.1f} s | {theirs:,.1f} s | {theirs / ours:,.1f} |")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ run in one process, single-threaded, on the same recordings, in turns; the best 
 """
 
 import argparse
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -72,7 +71,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, loader in loaders.items():
                 best[name] = max(best[name], windows_per_second(loader))
-    print(f"{options.files} files of {options.seconds:g} s, windows of {options.window} frames, no worker processes\n")
+    print(f"{options.files} files of {options.seconds:g} s, windows of {options.window} frames, no worker processes.\n")
     print("| | windows/s | vs. plain |\n|---|---|---|")
     for name, speed in best.items():
         print(f"| {name} | {speed:.0f} | {speed / best['plain Dataset']:.1f} |")
@@ -110,5 +109,4 @@ def windows_per_second(loader: DataLoader[Any]) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(platform.platform(), torch.__version__)
     main()

@@ -11,7 +11,6 @@ CPU; in turns, the best of some rounds counts.
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +89,7 @@ def compare_tiny(episodes: int, rounds: int) -> None:
             results[name] = run()
             best[name] = min(best[name], time.perf_counter() - started)
     base = next(iter(ways))
-    print(f"{episodes} episodes, {sum(frames)} frames, {torch.get_num_threads()} threads\n")
+    print(f"{episodes} episodes, {sum(frames)} frames, {torch.get_num_threads()} threads.\n")
     print("| | s per hour | speed | codes that differ | frames that differ |\n|---|---|---|---|---|")
     for name, seconds in best.items():
         codes, states = differences(results[name], results[base], one._lm.window)
@@ -139,7 +138,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--peak-tflops", type=float, default=790.0)
     options = parser.parse_args()
-    print(platform.platform(), torch.__version__)
     if options.full:
         measure_full(options.device, options.hours, options.rows, options.peak_tflops)
     else:

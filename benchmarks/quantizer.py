@@ -88,10 +88,11 @@ def main() -> None:
             if call:  # the first call allocates
                 times[name].append(took)
     ours = statistics.median(times["voxlab"])
-    print(f"latents (4, 512, 300), 8 codebooks of 1024, one thread, torch {torch.__version__}, median of {calls - 1}")
+    print(f"Latents (4, 512, 300), 8 codebooks of 1024, one thread, median of {calls - 1}.\n")
+    print("| | ms | of voxlab's |\n|---|---|---|")
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"{name:>24}: {median:7.1f} ms  {median / ours:5.2f} x voxlab's")
+        print(f"| {name} | {median:.1f} | {median / ours:.2f} x |")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ best round counts.
 """
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -80,8 +79,8 @@ def main() -> None:
         eager = max(eager_steps(architecture, corpus, values, options.steps) for _ in rounds)
         readers = read_speeds(architecture, corpus, values, options.steps)
     audio_seconds = options.batch_size * options.seconds
-    shape = f"hidden {options.hidden}, 8 codebooks of {options.codebook_size}"
-    print(f"{shape}, batches of {options.batch_size} x {options.seconds:g} s\n")
+    shape = f"Hidden {options.hidden}, 8 codebooks of {options.codebook_size}"
+    print(f"{shape}, batches of {options.batch_size} x {options.seconds:g} s.\n")
     print("| | steps/s | audio s/s | vs. eager |\n|---|---|---|---|")
     for name, speed in {"eager loop, no reading": eager, "task=train_tokenizer": ours}.items():
         print(f"| {name} | {speed:.2f} | {speed * audio_seconds:.0f} | {speed / eager:.2f} |")
@@ -171,5 +170,4 @@ def read_speeds(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(platform.platform(), torch.__version__)
     main()

@@ -1,5 +1,6 @@
 """Every option, recipe and command of the grammar composes, resolves, and fits the code that it names."""
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable
@@ -110,21 +111,50 @@ def test_every_key_of_a_task_reaches_it(task: str) -> None:
     assert own <= set(re.findall(r"^  \w+: \$\{(\w+)\}$", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize(("group", "option"), SWAPS, ids=[f"{group}={option}" for group, option in SWAPS])
-def test_recipes_do_not_leak_keys_into_swapped_options(composed: Compose, recipe: str, group: str, option: str) -> None:
-    try:
-        settings = composed(f"experiment={recipe}", f"{group}={option}")
-    except ConfigCompositionException:
-        assert group in ("task", "producers")  # the typed root refuses keys of another task, which is what it is for
-        return
-    run.settle(settings)
+FREE = [group for group in GROUPS if group not in ("hydra", "task", "producers")]
+ROUNDS = [
+    {group: GROUPS[group][n % len(GROUPS[group])] for group in FREE} for n in range(max(map(len, GROUPS.values())))
+]
+
+
+def _assert_no_leak(settings: DictConfig, group: str, option: str) -> None:
     node = OmegaConf.select(settings, group)
-    file = yaml.safe_load(Path(ROOT / "conf" / group / f"{option}.yaml").read_text())
-    if group == "task" or node is None:
+    if node is None:
         return
+    file = yaml.safe_load(Path(ROOT / "conf" / group / f"{option}.yaml").read_text())
     inherited = {"tensorboard", "csv"} if group == "logger" else set()
-    assert {str(key) for key in node} <= set(file) | inherited
+    assert {str(key) for key in node} <= set(file) | inherited, f"{group}={option}"
+
+
+def test_the_rounds_hold_every_option() -> None:
+    assert {item for options in ROUNDS for item in options.items()} == {swap for swap in SWAPS if swap[0] in FREE}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("number", range(len(ROUNDS)))
+def test_recipes_do_not_leak_keys_into_swapped_options(composed: Compose, recipe: str, number: int) -> None:
+    """One option of every group at a time: nodes of different groups don't meet when they are composed."""
+    settings = composed(f"experiment={recipe}", *(f"{group}={option}" for group, option in ROUNDS[number].items()))
+    run.settle(settings)
+    for group, option in ROUNDS[number].items():
+        _assert_no_leak(settings, group, option)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("task", GROUPS["task"])
+def test_recipes_compose_with_another_task_or_are_refused(composed: Compose, recipe: str, task: str) -> None:
+    with contextlib.suppress(ConfigCompositionException):  # the typed root refuses keys of another task
+        run.settle(composed(f"experiment={recipe}", f"task={task}"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_do_not_leak_keys_into_swapped_producers(composed: Compose, recipe: str) -> None:
+    if "producers" not in composed(f"experiment={recipe}"):
+        with pytest.raises(ConfigCompositionException, match="producers"):
+            composed(f"experiment={recipe}", f"producers={GROUPS['producers'][0]}")
+        return
+    for option in GROUPS["producers"]:
+        _assert_no_leak(composed(f"experiment={recipe}", f"producers={option}"), "producers", option)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

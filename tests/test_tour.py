@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+from tests import main_process
 from tests.conftest import ROOT
 from voxlab.report import code, facts, write_report
 
@@ -12,7 +12,7 @@ PAGE = ROOT / "recipes" / "tour" / "page.py"
 
 
 def _page(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(PAGE), *words], capture_output=True, text=True, check=False)
+    return main_process.run(words, ROOT, script=PAGE)
 
 
 def test_a_tour_shows_all_of_its_reports(tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def folder(folders: dict[str, Path]) -> Path:
     return folders["distilled"]
 
 
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, Path]) -> MoshiTTS:
+    return tiny(folders["distilled"]).to("cpu")
+
+
+@pytest.fixture(scope="module")
+def spoken_alone(loaded: MoshiTTS) -> list[SpokenText]:
+    return loaded.generate(TEXTS[:2], seed=3)
+
+
 def tiny(folder: Path, **options) -> MoshiTTS:
     defaults = {"voice": VOICE, "voice_repo": str(folder), "num_codebooks": NUM_CODEBOOKS, "dtype": "float32"}
     return MoshiTTS(weights=str(folder), **(defaults | options))
@@ -132,23 +142,22 @@ def test_without_sampling_a_batch_equals_single_items(folder: Path):
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", ":", "()", '<break time="1s"/>'])
-def test_nothing_to_say_has_its_reason_and_keeps_its_place(folder: Path, text: str):
-    tts = tiny(folder).to("cpu")
-    spoken = tts.generate([TEXTS[0], text, TEXTS[1]], seed=3)
+def test_nothing_to_say_has_its_reason_and_keeps_its_place(loaded: MoshiTTS, spoken_alone: list[SpokenText], text: str):
+    spoken = loaded.generate([TEXTS[0], text, TEXTS[1]], seed=3)
     assert spoken[1] == SpokenText(reason="empty_text")
-    assert same([spoken[0], spoken[2]], tts.generate(TEXTS[:2], seed=3))
-    assert tts.generate([text], seed=3) == [SpokenText(reason="empty_text")]
+    assert same([spoken[0], spoken[2]], spoken_alone)
+    assert loaded.generate([text], seed=3) == [SpokenText(reason="empty_text")]
 
 
-def test_a_malformed_break_spoils_its_own_item_only(folder: Path):
-    spoken = tiny(folder).to("cpu").generate(['Hello <break time="1x5s"/> world', TEXTS[0]], seed=3)
+def test_a_malformed_break_spoils_its_own_item_only(loaded: MoshiTTS):
+    spoken = loaded.generate(['Hello <break time="1x5s"/> world', TEXTS[0]], seed=3)
     assert spoken[0] == SpokenText(reason="bad_break")
     assert spoken[1].codes is not None
 
 
-def test_a_break_makes_a_pause(folder: Path):
-    tts = tiny(folder).to("cpu")
-    plain, paused = codes_of(tts.generate(["Hello world"], 3) + tts.generate(['Hello <break time="2s"/> world'], 3))
+def test_a_break_makes_a_pause(loaded: MoshiTTS):
+    texts = ["Hello world", 'Hello <break time="2s"/> world']
+    plain, paused = codes_of([*loaded.generate(texts[:1], 3), *loaded.generate(texts[1:], 3)])
     assert paused.shape[1] - plain.shape[1] >= 10
 
 

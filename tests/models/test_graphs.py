@@ -15,9 +15,9 @@ SMALL = QuantizerSettings(num_codebooks=3, codebook_size=32, codebook_dim=8)
 CODECS = {
     "mel": MelArchitecture(hidden=16, quantizer=SMALL),
     "channel": MelArchitecture(hidden=16, norm="channel", quantizer=SMALL),
-    "wave": WaveArchitecture(strides=(2, 4, 5), width=2, latent=16, quantizer=SMALL),
-    "causal": WaveArchitecture(strides=(2, 4, 5), width=2, latent=16, quantizer=SMALL, causal=True),
-    "seanet": WaveArchitecture(strides=(2, 4, 5), width=2, latent=16, quantizer=SMALL, causal=True, backbone="seanet"),
+    "wave": WaveArchitecture(strides=(4, 5), width=2, latent=16, quantizer=SMALL),
+    "causal": WaveArchitecture(strides=(4, 5), width=2, latent=16, quantizer=SMALL, causal=True),
+    "seanet": WaveArchitecture(strides=(4, 5), width=2, latent=16, quantizer=SMALL, causal=True, backbone="seanet"),
 }
 
 

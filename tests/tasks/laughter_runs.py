@@ -33,7 +33,7 @@ SMALL = [
 ]
 
 
-def run(store: Path, run_dir: Path, **changes: Any) -> dict[str, Any]:
+def run(store: Path | str, run_dir: Path, **changes: Any) -> dict[str, Any]:
     """Run in this process; changes of NODES are merged into them."""
     from lightning import Trainer
 

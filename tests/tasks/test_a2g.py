@@ -20,6 +20,7 @@ from voxlab.errors import TooManyBadItems, UserError
 from voxlab.features.logmel import LogMelFeatures
 from voxlab.features.mfcc import Mfcc
 from voxlab.losses.gesture import A2gLoss
+from voxlab.media import log_video
 from voxlab.models.gesture.gesture_model import TokenPart
 from voxlab.models.gesture.masking import Masking
 from voxlab.models.gesture.motion_codec import find_tokenizers
@@ -33,7 +34,7 @@ from voxlab.tasks.a2g.given import read_given
 from voxlab.tasks.a2g.material import Sources, open_material
 from voxlab.tasks.a2g.module import compute_losses
 from voxlab.tasks.a2g.predictor import codebooks_of, load_predictor
-from voxlab.tasks.a2g.render import Stage, log_video
+from voxlab.tasks.a2g.render import Stage
 from voxlab.tasks.a2g.report import videos
 from voxlab.tasks.a2g.settings import Body, Generate, Overlap, Stores
 from voxlab.tasks.a2g.stages import read_evaluation

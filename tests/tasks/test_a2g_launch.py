@@ -1,5 +1,6 @@
 """task=a2g through main.py: killed and resumed, and on two ranks."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.main_process import kill_when, run, start
+from tests.main_process import kill_when, random_step, run, start
 from tests.tasks import a2g_runs
 from tests.tasks.a2g_runs import Made
 from voxlab.tasks.history import read_history
@@ -54,7 +55,8 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 def test_a_killed_run_goes_on_to_the_same_bytes(made: Made, whole: Path) -> None:
     history = whole / "cut" / "history.jsonl"
     process = start([*words(made), "hydra.run.dir=cut"], whole)
-    kill_when(process, lambda: any(row["step"] >= 9 for row in read_history(history)))
+    step = random_step(3, 16)
+    kill_when(process, lambda: any(row["step"] >= step for row in read_history(history)))
     assert read_history(history)[-1]["step"] < 21
     checked(run([*words(made), "resume=cut"], whole))
     assert rows(whole / "cut") == rows(whole / "whole")
@@ -63,6 +65,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(made: Made, whole: Path) -> None
         assert [key for key in before if not torch.equal(before[key], after[key])] == []
     for path in (whole / "whole" / "predicted").iterdir():
         assert path.read_bytes() == (whole / "cut" / "predicted" / path.name).read_bytes()
+
+
+def test_a_repeated_run_gives_the_same_figures_and_motion(whole: Path) -> None:
+    checked(run(["rerun=whole", "hydra.run.dir=repeated"], whole))
+    assert json.loads((whole / "repeated" / "rerun.json").read_text())["same_figures"] is True
+    assert rows(whole / "repeated") == rows(whole / "whole")
+    for path in (whole / "whole" / "predicted").iterdir():
+        assert path.read_bytes() == (whole / "repeated" / "predicted" / path.name).read_bytes()
 
 
 def test_two_ranks_train_as_one(made: Made, whole: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import datasets
@@ -602,16 +603,30 @@ def test_full_disk_says_so_and_resumes(run, sample, tmp_path, monkeypatch):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_dry_run_writes_nothing_and_loads_no_model(run, sample, tmp_path, monkeypatch):
+def test_dry_run_measures_a_few_rows_and_writes_nothing(run, sample, tmp_path):
     sample.prepare()
-    monkeypatch.setattr(Snac, "to", None)
     plan = run(sample, dry_run=True)
     assert plan["rows"] == 20
-    assert plan["output_gigabytes"] > 0
+    assert re.fullmatch(r"about [\d.]+ [MG]B in the end", plan["disk"])
     assert plan["audio_hours"] == pytest.approx(plan["mean_seconds"] * 20 / 3600, abs=0.01)
-    assert plan["estimated_hours"] >= 0
+    assert re.fullmatch(r"about [\d.]+ s \(\d rows measured, [\d.e+]+ x real time\)", plan["time"])
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_says_why_nothing_could_be_measured(run, sample, tmp_path, monkeypatch):
+    sample.prepare()
+
+    def missing(codec, device):
+        raise UserError("the weights are not there\nfetch them")
+
+    monkeypatch.setattr(Snac, "to", missing)
+    assert run(sample, dry_run=True)["time"] == "not measured: the weights are not there"
+
+
+def test_dry_run_of_finished_work_has_nothing_to_do(run, sample):
+    run(sample)
+    assert run(sample, dry_run=True)["time"] == "about 0.0 s (everything is done)"
 
 
 @pytest.mark.skipif("VOXLAB_REAL_DATA" not in os.environ, reason="needs VOXLAB_REAL_DATA")

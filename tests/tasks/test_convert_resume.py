@@ -87,7 +87,7 @@ def test_killed_ten_times_and_resumed(command, quiet, tmp_path):
         process = start(command, out)
         before, deadline = parts(out), time.monotonic() + 120
         while parts(out) <= before and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.2))
         assert process.is_alive(), "the run ended before it could be killed: give it more rows"
         main_process.kill(process)

@@ -399,7 +399,9 @@ def test_a_full_disk_is_explained(folder, tmp_path, monkeypatch, what):
 
 def test_dry_run_writes_nothing(sample, tmp_path):
     outcome = normalize(stage_of(tmp_path / "out", sample, dry_run=True), sample_rate=24000, channels=1)
-    assert outcome.facts == {"normalize_plan": "WRITE 12, SKIP 0"}
+    assert outcome.facts["normalize_plan"] == "WRITE 12, SKIP 0"
+    assert outcome.expected is not None
+    assert outcome.basis == "12 recordings measured"
     assert not (tmp_path / "out").exists()
 
 

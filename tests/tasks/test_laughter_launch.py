@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.laughter_stores import write_store
-from tests.main_process import kill_when, run, start
+from tests.main_process import kill_when, random_step, run, start
 from tests.tasks.laughter_runs import ROOT, SMALL, main, state
 from voxlab.tasks.history import read_history
 
@@ -61,14 +61,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(store: Path, tmp_path: Path) -> None:
-    """SIGKILL in the third of six epochs, and another number of reading processes after it."""
-    settings = [f"store={store}", "model=mlp", "model.hidden=16", "fit.batch_size=64", "fit.save_every=25"]
+    """SIGKILL at a random step of the first four of six epochs, and another number of batches read ahead after it."""
+    settings = [f"store={store}", "model=mlp", "model.hidden=16", "fit.batch_size=256", "fit.save_every=10"]
     settings += ["trainer.max_epochs=6", "trainer.log_every_n_steps=5"]
     checked(main(tmp_path, *settings, "hydra.run.dir=whole", "fit.read_ahead=4"))
     per_epoch = json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps_per_epoch"]
     history = tmp_path / "cut" / "history.jsonl"
     process = start([*SMALL, *settings, "hydra.run.dir=cut", "fit.read_ahead=4"], tmp_path)
-    kill_when(process, lambda: any(row["step"] >= 2 * per_epoch + 10 for row in read_history(history)))
+    step = random_step(30, 4 * per_epoch)
+    kill_when(process, lambda: any(row["step"] >= step for row in read_history(history)))
     assert read_history(history)[-1]["step"] < 6 * per_epoch
     checked(main(tmp_path, "resume=cut", *settings, "fit.read_ahead=0"))
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")

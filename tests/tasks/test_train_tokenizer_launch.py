@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.main_process import kill_when, start
+from tests.main_process import kill_when, random_step, start
 from tests.tasks.tokenizer_runs import SMALL, run, states
 from voxlab.tasks.history import read_history
 
@@ -26,13 +26,13 @@ def _checked(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL beyond step 40 of 80, and another number of workers after it."""
+    """SIGKILL at a random step of 80, and another number of workers after it."""
     _checked(run(tmp_path, *STEPS, "hydra.run.dir=whole", "fit.num_workers=2"))
     history = tmp_path / "cut" / "history.jsonl"
     process = start([*SMALL, *STEPS, "hydra.run.dir=cut", "fit.num_workers=2"], tmp_path)
-    kill_when(process, lambda: any(row["step"] >= 44 for row in read_history(history)))
-    seen = read_history(history)[-1]["step"]
-    assert 44 <= seen < 80
+    step = random_step(12, 65)
+    kill_when(process, lambda: any(row["step"] >= step for row in read_history(history)))
+    assert step <= read_history(history)[-1]["step"] < 80
     _checked(run(tmp_path, "resume=cut", *STEPS, "fit.num_workers=0"))
     assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
     for name in ("codec.safetensors", "codec.json"):
