@@ -180,3 +180,16 @@ def _cpu_seconds(words: list[str]) -> float:
     _main(*words)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_knows_options_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    text = (
+        "# @package _global_\n# Do a thing\n# voxlab task=thing\ndefaults:\n  - _self_\ntask:\n  width: 3\n"
+    )
+    (tmp_path / "task" / "thing.yaml").write_text(text)
+    done = _main("--config-dir", str(tmp_path), "task=thing", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "== task=thing ==\nDo a thing\n" in done.stdout
+    assert "laughter, thing, train_tokenizer" in done.stdout
+    assert "width: 3" in done.stdout

@@ -200,7 +200,7 @@ def launch(main: Callable[[], Any]) -> None:
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)
         if options.help:
-            print(help_page(options.overrides))
+            print(help_page(options.overrides, options.config_dir))
         else:
             parallel.refuse_lone_copies()
             main()
@@ -220,32 +220,39 @@ def _replay(words: list[str], *, sweep: bool) -> None:
             "command.txt of each of its jobs."
         )
     flags = [word for word in sys.argv[1:] if word not in words]
-    sys.argv[1:] = [*flags, *rerun.expand(words, _options())]
+    sys.argv[1:] = [*flags, *rerun.expand(words, _options(CONF))]
 
 
-def help_page(overrides: list[str]) -> str:
-    """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second."""
+def help_page(overrides: list[str], own_conf: str | None = None) -> str:
+    """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second.
+
+    Args:
+        overrides: settings of the command line.
+        own_conf: folder of `--config-dir`, whose options are added.
+    """
+    folders = [CONF, *([] if own_conf is None else [Path(own_conf).resolve()])]
+    places = [f"hydra.searchpath=[{_spell(f'file://{folder}')}]" for folder in folders[1:]]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = compose("config", overrides, return_hydra_config=True)
+        settings = compose("config", [*places, *overrides], return_hydra_config=True)
     template, task = string.Template(settings.hydra.help.template), _choices(settings).get("task")
     with open_dict(settings):
         del settings["hydra"]
-    listed = {group: options for group, options in _options().items() if group != "experiment"}
+    listed = {group: options for group, options in _options(*folders).items() if group != "experiment"}
     groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in listed.items())
     recipes = messages.list_recipes(RECIPES)
-    about = messages.describe_task(CONF, task) if task else ""
+    about = messages.describe_task(listed["task"][task]) if task else ""
     parts = {"TASK": about, "RECIPES": recipes, "APP_CONFIG_GROUPS": groups, "CONFIG": OmegaConf.to_yaml(settings)}
     return _spelled(template.substitute(parts))
 
 
-def _options() -> dict[str, list[str]]:
-    """Return group -> options, as the files of conf/ and recipes/ name them."""
-    folders = sorted([*CONF.iterdir(), RECIPES / "experiment"], key=lambda folder: folder.name)
-    files = {folder: sorted(folder.rglob("*.yaml")) for folder in folders if folder.is_dir() and folder.name != "hydra"}
-    return {
-        folder.name: [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-        for folder, paths in files.items()
-    }
+def _options(*folders: Path) -> dict[str, dict[str, Path]]:
+    """Return group -> option -> file, for recipes and for the groups below each folder."""
+    options: dict[str, dict[str, Path]] = {}
+    groups = [group for folder in folders for group in folder.iterdir() if group.is_dir() and group.name != "hydra"]
+    for group in sorted([*groups, RECIPES / "experiment"], key=lambda path: path.name):
+        found = {path.relative_to(group).with_suffix("").as_posix(): path for path in group.rglob("*.yaml")}
+        options[group.name] = dict(sorted({**options.get(group.name, {}), **found}.items()))
+    return options
 
 
 def stop(error: BaseException) -> NoReturn:

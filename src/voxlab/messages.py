@@ -42,12 +42,12 @@ def spelled(text: str, script: str) -> str:
     return launched.replace("python main.py", program)
 
 
-def describe_task(conf: Path, task: str) -> str:
-    """Return the opening lines of conf/task/<task>.yaml and its keys with what they mean."""
-    text = (conf / "task" / f"{task}.yaml").read_text(encoding="utf-8")
+def describe_task(path: Path) -> str:
+    """Return the opening lines of a file of conf/task and its keys with what they mean."""
+    text = path.read_text(encoding="utf-8")
     about = re.findall(r"^# (?!@)(.+)$", text.partition("\ndefaults:")[0], re.MULTILINE)
     _, _, keys = text.partition("  - _self_\n")
-    return "\n".join([f"\n== task={task} ==", *about, "", keys.partition("\ntask:")[0].strip(), ""])
+    return "\n".join([f"\n== task={path.stem} ==", *about, "", keys.partition("\ntask:")[0].strip(), ""])
 
 
 def list_recipes(recipes: Path) -> str:
