@@ -43,11 +43,6 @@ from voxlab.tasks.a2g.windows import Windows
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return a2g_runs.make(tmp_path_factory.mktemp("a2g"))
-
-
-@pytest.fixture(scope="module")
 def trained(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     return run_dir, a2g_runs.run(made, run_dir)

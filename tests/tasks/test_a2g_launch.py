@@ -9,16 +9,10 @@ import pytest
 import torch
 
 from tests.main_process import kill_when, random_step, run, start
-from tests.tasks import a2g_runs
 from tests.tasks.a2g_runs import Made
 from voxlab.tasks.history import read_history
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return a2g_runs.make(tmp_path_factory.mktemp("a2g"))
 
 
 @pytest.fixture(scope="module")
