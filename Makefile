@@ -17,11 +17,14 @@ setup: $(READY) ## virtual environment with the locked packages; again only afte
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("voxlab needs Python 3.11 or newer, %s is %s. Try: make setup PYTHON=python3.12" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
+	@echo "virtual environment: .venv"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "packages of requirements.lock: a download of gigabytes the first time"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@echo "pesq: compiled here"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python pesq==0.0.4 2>/dev/null || echo "no C compiler: reports will do without PESQ"
 	@touch $@
 
@@ -45,6 +48,7 @@ bench: setup ## every benchmark, 25 minutes; the figures go into benchmarks/READ
 
 docs: setup ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
 
 clean: ## remove the environment, caches, the site and the demo; never outputs of runs, data or converted files
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist site outputs/demo

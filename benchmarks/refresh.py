@@ -25,14 +25,14 @@ from voxlab.storage import atomic_write_bytes
 FOLDER = Path(__file__).resolve().parent
 BASE = "--model a2g_base --codec motion_rvq_base --batch 8 --rounds 2 --seconds 4 --no-compile"
 COMMANDS = {
-    "convert": "convert.py --rows 8",
-    "convert_memory": "convert_memory.py --long-rows 32",
+    "convert": "convert.py --rows 6",
+    "convert_memory": "convert_memory.py --long-rows 8",
     "encode": "encode.py --files 16 --rounds 2",
     "loader": "loader.py",
     "audit": "audit.py",
     "extract_rerun": "extract_rerun.py",
     "quantizer": "quantizer.py",
-    "codec_speed": "codec_speed.py --repeats 5 --warm-ups 1",
+    "codec_speed": "codec_speed.py --repeats 3 --warm-ups 1",
     "train_tokenizer": "train_tokenizer.py --steps 20",
     "laughter_metrics": "laughter_metrics.py",
     "feature_loader": "feature_loader.py",

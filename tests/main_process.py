@@ -121,6 +121,14 @@ def _ranks(world: int) -> Iterator[list[dict[str, str]]]:
     del store
 
 
+def spawn(function: Callable[..., None], arguments: tuple[Any, ...], world: int) -> None:
+    """Call function(rank, *arguments) in `world` processes, as torch.multiprocessing.spawn, and as quick as `start`."""
+    from torch.multiprocessing.spawn import start_processes
+
+    _context()
+    start_processes(function, arguments, nprocs=world, start_method="forkserver")
+
+
 def kill(process: ForkServerProcess) -> None:
     """SIGKILL a started main.py with all that it has started."""
     assert process.pid is not None

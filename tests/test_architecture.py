@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"audio", "mel", "losses", "motion"},
     "messages": set(),
     "schemas": set(),
-    "config": {"messages", "parallel", "rerun", "schemas"},
+    "config": {"messages", "parallel", "rerun", "schemas", "tasks"},
     "provenance": {"storage", "parallel"},
     "cli": {"config", "run"},
     "__main__": {"cli"},

@@ -43,8 +43,8 @@ MISTAKES = {
     "task=laughter stage=generate": ["stage=fit, stage=test, stage=stream, stage=compare"],
     "task=convert input=speech": ["'speech'", "[tokens, text, audio]"],
     "task=convert data.batchsize=3": ["data.batchsize: there is no such key", "Keys here: source, root"],
-    "task=convert data.num_file=3": ["Did you mean: num_files?"],
-    "task=convert trainer.gradient_clip=1": ["Did you mean: gradient_clip_val"],
+    "task=convert data.num_file=3": ["Did you mean: data.num_files?"],
+    "task=convert trainer.gradient_clip=1": ["Did you mean: trainer.gradient_clip_val"],
     "task=convert shift=5": ["shift: no such key here; it is a key of task=laughter"],
     "task=convert codec=mimy": ["codec=mimy", "Did you mean: mimi?", "encodec"],
     "task=laughter loss.focal_gamma=2": ["loss.focal_gamma: there is no such key"],
@@ -62,6 +62,11 @@ MISTAKES = {
     "task=convert source=encodec": ["source=encodec: this is an option of a group", "Write codec@source=encodec"],
     "task=a2g acoustic=mfcc": ["Write features@acoustic=mfcc"],
     "task=convert resume=nowhere": ["resume=nowhere: no run folder"],
+    "resume=nowhere": ["resume=nowhere: no run folder"],
+    "task=convert codec=encodec codec.bandwith=3": ["Did you mean: codec.bandwidth?"],
+    "task=laughter data.source=samples": ["data.source=samples", "Did you mean: sample?", "disk, sample, download"],
+    "task=compare": ["task=compare needs run folders", "The latest runs: none here"],
+    "task=compare runs=[nowhere*]": ["runs=nowhere*: no such folder"],
     "-m task=convert dry_run=true codec=none,mimi": ["not a sweep"],
 }
 
@@ -101,6 +106,9 @@ def test_without_arguments_the_tasks_are_listed() -> None:
     assert done.returncode == 2
     for task in ("convert", "extract", "train_tokenizer", "laughter", "a2g", "compare"):
         assert re.search(rf"^{task}: .+\n    python main.py task={task}", done.stderr, re.MULTILINE)
+    last = done.stderr.splitlines()[-1]
+    assert "experiment=quickstart" in last
+    assert "task=laughter data.source=sample" in last
 
 
 def test_help_of_a_task_explains_its_keys() -> None:
@@ -184,12 +192,12 @@ def _cpu_seconds(words: list[str]) -> float:
 
 def test_help_knows_options_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
-    text = (
-        "# @package _global_\n# Do a thing\n# voxlab task=thing\ndefaults:\n  - _self_\ntask:\n  width: 3\n"
-    )
+    text = "# @package _global_\n# Do a thing\n# voxlab task=thing\ndefaults:\n  - _self_\ntask:\n  width: 3\n"
     (tmp_path / "task" / "thing.yaml").write_text(text)
     done = _main("--config-dir", str(tmp_path), "task=thing", "--help")
     assert done.returncode == 0, done.stderr
     assert "== task=thing ==\nDo a thing\n" in done.stdout
     assert "laughter, thing, train_tokenizer" in done.stdout
     assert "width: 3" in done.stdout
+    wrong = _main("--config-dir", str(tmp_path), "task=thing", "width=4")
+    assert "width: there is no such key. Did you mean: task.width?" in wrong.stderr

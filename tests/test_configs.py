@@ -117,13 +117,17 @@ ROUNDS = [
 ]
 
 
+def _keys(group: str, option: str) -> set[str]:
+    """The keys of an option, and of those that it starts from."""
+    file = yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
+    inherited = [name for name in file.pop("defaults", []) if name != "_self_"]
+    return set(file).union(*(_keys(group, name) for name in inherited))
+
+
 def _assert_no_leak(settings: DictConfig, group: str, option: str) -> None:
     node = OmegaConf.select(settings, group)
-    if node is None:
-        return
-    file = yaml.safe_load(Path(ROOT / "conf" / group / f"{option}.yaml").read_text())
-    inherited = {"tensorboard", "csv"} if group == "logger" else set()
-    assert {str(key) for key in node} <= set(file) | inherited, f"{group}={option}"
+    if node is not None:
+        assert {str(key) for key in node} <= _keys(group, option), f"{group}={option}"
 
 
 def test_the_rounds_hold_every_option() -> None:

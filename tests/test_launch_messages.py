@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlab import provenance
+from voxlab import provenance, run
 from voxlab.parallel import COMMAND, Ranks
 from voxlab.storage import atomic_write_json
 from voxlab.tasks.trainer import lightning_trainer, make_trainer
@@ -37,6 +37,39 @@ def test_the_table_of_a_sweep_misses_no_job_that_ends_meanwhile(
     provenance.write_sweep_index(tmp_path)
     rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
     assert [(row["state"], row["score"]) for row in rows] == [("done", "0.5"), ("done", "0.75")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("status.json", "", "status.json: Expecting value: line 1"),
+        ("status.json", "{}", "status.json: state is None"),
+        ("status.json", '{"state": "done", "error": 5}', "status.json: error is 5"),
+        ("metrics.json", "[1]", "metrics.json: not an object with keys, but [1]"),
+    ],
+)
+def test_a_damaged_job_is_a_row_of_its_sweep(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    for job in ("0", "1"):
+        write_job(tmp_path / job, "done", 0.5)
+    (tmp_path / "0" / name).write_text(content)
+    run._renew_sweep(tmp_path)
+    damaged, whole = csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines())
+    assert (damaged["state"], damaged["score"], damaged["error"][: len(reason)]) == ("unreadable", "", reason)
+    assert (whole["state"], whole["score"], whole["error"]) == ("done", "0.5", "")
+    assert f"unreadable: {name}: " in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["sweep.csv", "report.html"])
+def test_a_job_is_done_where_the_files_of_its_sweep_cannot_be_written(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_job(tmp_path / "0", "done", 0.5)
+    (tmp_path / name / "in the way").mkdir(parents=True)
+    run._renew_sweep(tmp_path)
+    (record,) = (each for each in caplog.records if each.name == "voxlab.run")
+    assert (record.levelname, str(tmp_path / name) in record.message) == ("WARNING", True)
+    other = {"sweep.csv": "report.html", "report.html": "sweep.csv"}[name]
+    assert (tmp_path / other).is_file()
 
 
 def test_the_command_is_what_the_user_typed_in_whatever_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,15 @@ def test_histogram_counts_every_value():
         plots.plot_histogram([], "gain (dB)")
 
 
+def test_nearly_equal_values_have_an_axis_of_plain_numbers():
+    chart = plots.plot_histogram([6.0205999, 6.0206001], "gain (dB)")
+    low, high = chart.axes[0].get_xlim()
+    assert low < 6.0206 < high
+    assert high - low > 0.005
+    chart.draw_without_rendering()
+    assert chart.axes[0].xaxis.get_offset_text().get_text() == ""
+
+
 def test_curves_are_drawn_as_given_and_named():
     chart = plots.plot_curves({"a": ([0, 1, 2], [3.0, 2.0, 1.5]), "b": ([0, 2], [1.0, 1.0])}, "step", "loss")
     assert [list(line.get_ydata()) for line in chart.axes[0].get_lines()] == [[3.0, 2.0, 1.5], [1.0, 1.0]]

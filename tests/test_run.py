@@ -45,6 +45,7 @@ def test_a_run_leaves_its_artefacts_and_resumes_into_the_same_folder(tmp_path: P
     assert _json(folder / "status.json")["state"] == "done"
     assert _json(folder / "metrics.json")["seed"] == 4
     assert _json(folder / "env.json")["seed"] == 4
+    assert done.stderr.splitlines()[-1].endswith(f"INFO done: {folder}")
     assert "out: converted/voiceassistant-none" in (folder / "config.yaml").read_text()
     assert "seed=4" in (folder / "command.txt").read_text()
     assert "hydra-core==" in (folder / "packages.txt").read_text()
@@ -62,6 +63,33 @@ def test_a_run_leaves_its_artefacts_and_resumes_into_the_same_folder(tmp_path: P
     assert other.returncode == 2
     assert "seed: 4 -> 5" in other.stderr
     assert _json(folder / "metrics.json")["seed"] == 4
+    assert "seed=4" in (folder / ".hydra" / "overrides.yaml").read_text()  # what the finished run was started with
+    assert "seed: 4" in (folder / ".hydra" / "config.yaml").read_text()
+
+
+def test_the_folder_alone_says_how_a_run_goes_on(tmp_path: Path) -> None:
+    assert _main(tmp_path, "seed=4", "unit_rows=7", "hydra.run.dir=a run", action="bug").returncode == 1
+    folder = tmp_path / "a run"
+    done = main_process.run([f"resume={folder}"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (settings["seed"], settings["unit_rows"], settings["resume"]) == (4, 7, str(folder))
+    assert _json(folder / "metrics.json")["folder"] == str(folder)
+    assert not (tmp_path / "outputs").exists()
+
+    refused = main_process.run(["resume=a run", "seed=5"], tmp_path)
+    assert refused.returncode == 2
+    assert "seed: 4 -> 5" in refused.stderr
+    again = main_process.run(["resume=a run", "name=new"], tmp_path)  # the refused words are forgotten
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_run_without_its_words_asks_for_a_task(tmp_path: Path) -> None:
+    assert _main(tmp_path, "hydra.run.dir=run").returncode == 0
+    (tmp_path / "run" / ".hydra" / "overrides.yaml").unlink()
+    refused = main_process.run(["resume=run"], tmp_path)
+    assert refused.returncode == 2
+    assert "choose a task" in refused.stderr
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -100,12 +128,15 @@ def test_an_interrupted_run_says_so(tmp_path: Path, number: signal.Signals, code
     command = [sys.executable, str(ROOT / "main.py"), *_words(tmp_path, "hydra.run.dir=run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "STANDIN": "sleep", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == b"sleeping\n"
         process.send_signal(number)
         assert process.wait(timeout=30) == code
+        said = process.stderr.read().decode()
+    assert (f"interrupted. To go on: python main.py resume={tmp_path / 'run'}" in said) == (code == 130)
     assert _json(tmp_path / "run" / "status.json")["state"] == "interrupted"
 
 
@@ -234,3 +265,12 @@ def test_a_failed_job_under_joblib_costs_no_other(tmp_path: Path) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert (again.stdout + again.stderr).count("is done already") == 2
+
+
+def test_the_folder_of_another_task_is_never_taken_over(tmp_path: Path) -> None:
+    failed = _main(tmp_path, "hydra.run.dir=run", action="user")
+    assert failed.returncode == 2
+    other = _main(tmp_path, "hydra.run.dir=run", "task._target_=tests.standin.other")
+    assert other.returncode == 2
+    assert "run is a run of another configuration" in other.stderr
+    assert "failed" in (tmp_path / "run" / "status.json").read_text()

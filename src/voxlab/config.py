@@ -28,7 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from voxlab import messages, parallel, rerun
 from voxlab.errors import UserError
-from voxlab.schemas import SCHEMAS, STAGES, Config
+from voxlab.schemas import SCHEMAS, SOURCES, STAGES, Config
+from voxlab.tasks.compare.find import find_runs
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries both folders inside of the package; a checkout has them beside `src`.
@@ -63,7 +64,6 @@ def register() -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "first": lambda *values: next((value for value in values if value not in (None, "none")), None),
         "by_rank": lambda first, others: first if _rank() == 0 else others,
-        "subdir": lambda dry_run: None if dry_run or _rank() else ".hydra",
         "run_dir": run_dir,
         "sweep_dir": sweep_dir,
         "log_file": log_file,
@@ -95,19 +95,23 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
     """Return the run folder; evaluated before Hydra creates it, so what can't run leaves no folder behind.
 
     Raises:
-        UserError: no task is chosen, or there is no run to resume.
+        UserError: no task is chosen, or there is no run to resume or to compare.
     """
     choices = _choices(_root_)
+    if _root_.resume is not None and not (Path(_root_.resume) / "config.yaml").is_file():
+        raise UserError(messages.no_such_run(_root_.resume))
     if choices.get("task") is None:
         raise UserError(messages.overview(CONF))
     _refuse_words(_root_, choices)
+    folder = _root_.resume or f"outputs/{choices['task']}/{stamp}"
+    if choices["task"] == "compare":
+        find_runs(_root_.runs, Path(folder))
     if _root_.dry_run:
         return "."  # exists already: a dry run writes nothing
-    if _root_.resume is None:
-        return f"outputs/{choices['task']}/{stamp}"
-    if not (Path(_root_.resume) / "config.yaml").is_file():
-        raise UserError(messages.no_such_run(_root_.resume))
-    return _root_.resume
+    place = next(parent for parent in Path(folder).absolute().parents if parent.is_dir())
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{folder} can't be made: {place} can't be written to.\nName another place: hydra.run.dir=DIR")
+    return folder
 
 
 def sweep_dir(stamp: str, *, _root_: DictConfig) -> str:
@@ -178,6 +182,9 @@ def _refuse_words(root: DictConfig, choices: dict[str, str | None]) -> None:
         node = group.rpartition("@")[2]
         if isinstance(value := root.get(node), str):
             raise UserError(f"{node}={value}: this is an option of a group. Write {group}={value}")
+    source = OmegaConf.select(root, "data.source")
+    if source not in SOURCES and (CONF / "data" / f"{choices.get('data')}.yaml").is_file():
+        raise UserError(messages.no_source(source, SOURCES))
     task, stage = choices.get("task"), root.stage.name
     if task in STAGES and stage not in STAGES[task]:  # a task from --config-dir decides by itself
         raise UserError(messages.no_stage(task, stage, STAGES[task]))
@@ -199,6 +206,8 @@ def launch(main: Callable[[], Any]) -> None:
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)
+        elif rerun.folder_of(options.overrides, "resume=") and not options.multirun:
+            _take(options.overrides, rerun.go_on(options.overrides, _options(CONF)))
         if options.help:
             print(help_page(options.overrides, options.config_dir))
         else:
@@ -219,8 +228,12 @@ def _replay(words: list[str], *, sweep: bool) -> None:
             "rerun= repeats one run, not a sweep (-m).\nTo repeat a sweep, type its command again: it stands in "
             "command.txt of each of its jobs."
         )
-    flags = [word for word in sys.argv[1:] if word not in words]
-    sys.argv[1:] = [*flags, *rerun.expand(words, _options(CONF))]
+    _take(words, rerun.expand(words, _options(CONF)))
+
+
+def _take(typed: list[str], words: list[str]) -> None:
+    """Put settings in the place of those that were typed."""
+    sys.argv[1:] = [*(word for word in sys.argv[1:] if word not in typed), *words]
 
 
 def help_page(overrides: list[str], own_conf: str | None = None) -> str:
@@ -258,10 +271,8 @@ def _options(*folders: Path) -> dict[str, dict[str, Path]]:
 def stop(error: BaseException) -> NoReturn:
     """Tell the user what went wrong, unless that is done, and end the process."""
     if isinstance(error, KeyboardInterrupt):
-        print(
-            "interrupted; convert and extract go on with the same command, training with resume=<run folder>",
-            file=sys.stderr,
-        )
+        if _rank() == 0:
+            print(_spelled(f"interrupted. {error}".strip()), file=sys.stderr)
         sys.exit(130)
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

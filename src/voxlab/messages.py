@@ -5,6 +5,7 @@ Plain text and exceptions only, no Hydra: `config.py` decides when something is 
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from voxlab.errors import UserError
 
 _MAX_LINES = 6
+_FIRST = "python main.py experiment=quickstart  or  python main.py task=laughter data.source=sample"
 _NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$[A-Z]+")
 
 
@@ -21,7 +23,7 @@ def overview(conf: Path) -> str:
     for path in sorted((conf / "task").glob("*.yaml")):
         about, example = re.findall(r"^# (?!@)(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[:2]
         lines += [f"{path.stem}: {about}", f"    {example}"]
-    return "\n".join([*lines, "", "A first run without any data: python main.py experiment=quickstart"])
+    return "\n".join([*lines, "", f"First runs without any data: {_FIRST}"])
 
 
 def spelled(text: str, script: str) -> str:
@@ -62,6 +64,20 @@ def no_stage(task: str, stage: str, stages: Sequence[str]) -> str:
     """Say that a task has no such stage, and which it has."""
     others = ", ".join(f"stage={name}" for name in stages)
     return f"stage={stage}: task={task} has no such stage.{_did_you_mean(stage, stages)}\nIt has {others}."
+
+
+def no_source(source: object, sources: Sequence[str]) -> str:
+    """Say where a corpus can come from."""
+    hint = _did_you_mean(str(source), sources)
+    return f"data.source={source}: there is no such source.{hint}\nChoose from: {', '.join(sources)}."
+
+
+def to_go_on(run_dir: Path, *, sweep: bool) -> str:
+    """Say how a run that was interrupted goes on."""
+    if sweep:
+        word = shlex.quote(f"hydra.sweep.dir={run_dir.parent}")
+        return f"To go on, run the sweep again with {word}: finished jobs are skipped."
+    return f"To go on: python main.py {shlex.quote(f'resume={run_dir}')}"
 
 
 def version() -> str:
@@ -137,6 +153,9 @@ def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> st
             owners = _options_with(conf / group, str(key)) if full_key == f"{group}.{key}" else []
             if owners:
                 return f"{full_key}: no such key here; it is a key of {' and '.join(owners)}"
+            own = parent.get("task") if full_key == key else None
+            if isinstance(own, Mapping) and key in own:
+                return f"{key}: there is no such key. Did you mean: task.{key}?"
             return _no_key(full_key, str(key), list(map(str, parent)), schemas)
     text = _shortened(causes)
     scalar = re.search(r"override (\S+)=(\S+)\n.*is not a ListConfig", text)
@@ -185,13 +204,13 @@ def _no_key(full_key: str, key: str, siblings: list[str], schemas: Mapping[str, 
         owners = {name: f"task={task}" for task, fields in names.items() for name in fields if name not in siblings}
     if key in owners:
         return f"{key}: no such key here; it is a key of {owners[key]}"
-    hint = _did_you_mean(key, [*siblings, *owners])
+    hint = _did_you_mean(key, [*siblings, *owners], full_key.removesuffix(key))
     listed = ", ".join(sibling for sibling in siblings if sibling not in ("hydra", "_target_"))
     return f"{full_key}: there is no such key.{hint}" + ("" if hint else f"\nKeys here: {listed}")
 
 
-def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
+def _did_you_mean(word: str, words: Iterable[str], prefix: str = "") -> str:
+    close = [f"{prefix}{found}" for found in difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)]
     return f" Did you mean: {' or '.join(close)}?" if close else ""
 
 

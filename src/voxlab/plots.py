@@ -96,9 +96,16 @@ def plot_histogram(values: Sequence[float], xlabel: str, *, bins: int = 40, size
     if len(values) == 0:
         raise ValueError("there are no values to draw")
     chart, axes = _new_figure(size, _LEFT_OF_NUMBERS)
-    axes.hist(list(values), bins=bins, color=_FILL)
+    axes.hist(list(values), bins=bins, color=_FILL, range=_spread(min(values), max(values)))
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.set(xlabel=xlabel, ylabel="count")
     return chart
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an axis; of values that are nearly equal, so far apart that its numbers are plain."""
+    least = 1e-3 * max(abs(low), abs(high), 1e-3)
+    return (low, high) if high - low > least else (low - 0.5 * least, high + 0.5 * least)
 
 
 def plot_curves(

@@ -5,7 +5,6 @@ Rank 0 writes; everything is plain text or JSON in the run folder.
 
 import csv
 import io
-import json
 import os
 import platform
 import shlex
@@ -13,28 +12,37 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from voxlab.errors import UserError
 from voxlab.parallel import COMMAND, Ranks
-from voxlab.storage import atomic_write_bytes, atomic_write_json, flatten, write_settled
+from voxlab.storage import (
+    atomic_write_bytes,
+    atomic_write_json,
+    flatten,
+    read_object,
+    read_status,
+    write_settled,
+)
 
 
-def write_all(run_dir: Path, root: Path, config: str, ranks: Ranks, seed: int) -> None:
+def write_all(run_dir: Path, root: Path, texts: Mapping[str, str], ranks: Ranks, seed: int) -> None:
     """Write the artefacts that describe a run, before its work starts.
 
     Args:
         run_dir: the run folder.
         root: the source checkout whose git state is recorded.
-        config: the resolved configuration as YAML.
+        texts: file -> what else describes the run: its configuration.
         ranks: this process among its peers.
         seed: seed of the run.
     """
-    texts = {"config.yaml": config, "command.txt": command() + "\n", "packages.txt": packages(), **git_state(root)}
-    for name, text in texts.items():
+    ours = {"command.txt": command() + "\n", "packages.txt": packages(), **git_state(root)}
+    for name, text in {**texts, **ours}.items():
         atomic_write_bytes(run_dir / name, text.encode())
     atomic_write_json(run_dir / "env.json", environment(ranks, seed))
     (run_dir / "error.txt").unlink(missing_ok=True)
@@ -43,9 +51,8 @@ def write_all(run_dir: Path, root: Path, config: str, ranks: Ranks, seed: int) -
 
 def _keep_overrides(folder: Path) -> None:
     """Copy overrides.yaml to overrides.<launch>.yaml: the next launch into this folder overwrites it."""
-    if (folder / "overrides.yaml").is_file():
-        launch = len(list(folder.glob("overrides.*.yaml"))) + 1
-        shutil.copyfile(folder / "overrides.yaml", folder / f"overrides.{launch}.yaml")
+    launch = len(list(folder.glob("overrides.*.yaml"))) + 1
+    shutil.copyfile(folder / "overrides.yaml", folder / f"overrides.{launch}.yaml")
 
 
 def command() -> str:
@@ -159,13 +166,17 @@ def _sweep_table(sweep_dir: Path) -> bytes:
 
 
 def _job_row(job_dir: Path) -> dict[str, Any]:
-    status = json.loads((job_dir / "status.json").read_text(encoding="utf-8"))
-    row = {"job": job_dir.name, "overrides": "", "state": status["state"], "seconds": status.get("seconds")}
-    overrides = job_dir / ".hydra" / "overrides.yaml"
-    if overrides.is_file():
-        row["overrides"] = " ".join(line[2:] for line in overrides.read_text(encoding="utf-8").splitlines())
-    row["error"] = (status.get("error") or "").partition("\n")[0]
-    metrics = job_dir / "metrics.json"
-    if status["state"] == "done" and metrics.is_file():
-        row |= flatten(json.loads(metrics.read_text(encoding="utf-8")))
-    return row
+    row: dict[str, Any] = {"job": job_dir.name, "overrides": _overrides(job_dir / ".hydra" / "overrides.yaml")}
+    try:
+        status = read_status(job_dir / "status.json")
+        metrics = read_object(job_dir / "metrics.json") if status.get("state") == "done" else {}
+    except UserError as error:
+        reason = str(error).removeprefix(f"{job_dir}/").partition("\n")[0]
+        return {**row, "state": "unreadable", "seconds": None, "error": reason}
+    row |= {"state": status.get("state"), "seconds": status.get("seconds")}
+    return {**row, "error": (status.get("error") or "").partition("\n")[0], **flatten(metrics)}
+
+
+def _overrides(path: Path) -> str:
+    text = path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
+    return " ".join(line[2:] for line in text.splitlines())

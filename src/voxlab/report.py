@@ -137,9 +137,9 @@ def _data_uri(kind: str, data: bytes) -> str:
 # ---- sections ------------------------------------------------------------------------------------------------------
 
 
-def notice(text: str, level: Literal["info", "warning"] = "warning") -> Section:
+def notice(text: str, level: Literal["info", "warning", "error"] = "warning") -> Section:
     """Set a remark apart from the rest, e.g. that the weights are random."""
-    label = {"info": "Note", "warning": "Warning"}[level]
+    label = {"info": "Note", "warning": "Warning", "error": "Error"}[level]
     return Section("", f'<p class="notice {level}" role="note"><strong>{label}</strong> {_escape(text)}</p>')
 
 

@@ -1,4 +1,4 @@
-"""python main.py rerun=<run folder>: what an earlier run tells by its folder, and how this one differs from it.
+"""python main.py rerun=<run folder>, resume=<run folder>: what an earlier run tells by its folder, and what differs.
 
 config.py replays the words of that run, run.py its configuration; here are the files, the warnings and the verdict.
 """
@@ -18,7 +18,8 @@ from voxlab.storage import atomic_write_json, differences, flatten
 _log = logging.getLogger(__name__)
 
 FILE = "rerun.json"
-_WORD = "rerun="
+_WORDS = Path(".hydra", "overrides.yaml")
+_WORD, _RESUME = "rerun=", "resume="
 OF_A_LAUNCH = ("rerun", "resume", "dry_run")  # said of one launch, not of what it computes
 _MACHINE = ("python", "torch", "cuda", "gpus", "device", "world")
 # Figures of a machine and its load, or of what was there already: they say nothing about the result.
@@ -26,9 +27,10 @@ _UNSTEADY = re.compile(r"(second|speed|real_time|throughput|_per_s\b|_this_run|u
 _MAX_LINES = 10
 
 
-def folder_of(words: Iterable[str]) -> str | None:
+def folder_of(words: Iterable[str], beginning: str = _WORD) -> str | None:
     """Return the folder that `rerun=` names, or None."""
-    named = [word.removeprefix(_WORD).strip("'\"") for word in words if word.startswith(_WORD)]
+    bare = [word.lstrip("+") for word in words]
+    named = [word.removeprefix(beginning).strip("'\"") for word in bare if word.startswith(beginning)]
     return named[-1] if named and named[-1] not in ("", "null") else None
 
 
@@ -44,14 +46,31 @@ def expand(words: list[str], groups: Collection[str]) -> list[str]:
     """
     folder = Path(folder_of(words) or "")
     earlier = read_words(folder)
-    others = [word for word in words if not word.startswith(_WORD)]
+    others = [word for word in words if not word.lstrip("+").startswith(_WORD)]
     for word in others:
         if _key(word) in ("task", "experiment") and word not in earlier:
             raise UserError(f"{word}: rerun= repeats the task of {folder}. For another one leave out rerun=.")
-    replaced = {_key(word) for word in others} | set(OF_A_LAUNCH)
+    return [*_kept(earlier, others, OF_A_LAUNCH, groups), f"{_WORD}{_quoted(folder)}", *others]
+
+
+def go_on(words: list[str], groups: Collection[str]) -> list[str]:
+    """Return the words of the run that `resume=` names, then these words, which win; these alone if they say all.
+
+    Args:
+        words: settings of the command line.
+        groups: names of the groups.
+    """
+    folder = Path(folder_of(words, _RESUME) or "")
+    if not (folder / _WORDS).is_file() or any(_key(word) in ("task", "experiment") for word in words):
+        return words
+    return [*_kept(read_words(folder), words, ("resume", "dry_run"), groups), *words]
+
+
+def _kept(earlier: list[str], others: list[str], dropped: Iterable[str], groups: Collection[str]) -> list[str]:
+    """Return the earlier words that no other one replaces, nor the group that they stand in."""
+    replaced = {_key(word) for word in others} | set(dropped)
     below = tuple(f"{node(key)}." for key in replaced if is_group(key, groups))
-    kept = [word for word in earlier if _key(word) not in replaced and not _key(word).startswith(below)]
-    return [*kept, f"{_WORD}{_quoted(folder)}", *others]
+    return [word for word in earlier if _key(word) not in replaced and not _key(word).startswith(below)]
 
 
 def is_group(key: str, groups: Collection[str]) -> bool:
@@ -85,7 +104,7 @@ def read_words(folder: Path) -> list[str]:
     Raises:
         UserError: there is no run; names the jobs of a sweep.
     """
-    path = folder / ".hydra" / "overrides.yaml"
+    path = folder / _WORDS
     if path.is_file() and (folder / "config.yaml").is_file():
         return [str(word) for word in yaml.safe_load(path.read_text(encoding="utf-8")) or []]
     jobs = sorted(found.parent.name for found in folder.glob("*/config.yaml"))

@@ -140,7 +140,8 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
         log.info("job %s is done already: %s", run_dir.name, run_dir)
         return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     if ranks.is_first:
-        provenance.write_all(run_dir, config.ROOT, OmegaConf.to_yaml(plain), ranks, settings.seed)
+        texts = {"config.yaml": OmegaConf.to_yaml(plain), **_composition(settings)}
+        provenance.write_all(run_dir, config.ROOT, texts, ranks, settings.seed)
     parallel.barrier(ranks)
     with _recorded(run_dir, ranks):
         changed = _compare_with_earlier(settings, plain, run_dir) if ranks.is_first and settings.rerun else []
@@ -154,6 +155,8 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
             atomic_write_json(run_dir / "metrics.json", summary)
             if settings.rerun:
                 rerun.verdict(Path(settings.rerun), run_dir, changed)
+            page = run_dir / "report.html"
+            log.info("done: %s", page if page.is_file() else run_dir)
         parallel.barrier(ranks)
     return summary
 
@@ -179,16 +182,29 @@ def resolved(settings: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
 
 
+def _composition(settings: DictConfig) -> dict[str, str]:
+    """Return the files of .hydra: Hydra itself would write them before it is known that the folder is this run's."""
+    hydra = HydraConfig.get()
+    words = OmegaConf.to_yaml(hydra.overrides.task)
+    nodes = {"config.yaml": settings, "hydra.yaml": OmegaConf.create({"hydra": hydra})}
+    return {f".hydra/{name}": OmegaConf.to_yaml(node) for name, node in nodes.items()} | {
+        ".hydra/overrides.yaml": words
+    }
+
+
 def _refuse_other_run(run_dir: Path, plain: dict[str, Any]) -> None:
-    """Stop when the folder holds a run of another configuration that is done or can be gone on with.
+    """Stop when the folder holds a run of another task, or one of other settings that is done or can be gone on with.
 
     Raises:
         UserError: lists every difference.
     """
     path = run_dir / "config.yaml"
-    if not path.is_file() or not (_is_done(run_dir) or any(run_dir.glob("checkpoints/*.ckpt"))):
+    if not path.is_file():
         return
     earlier: Any = OmegaConf.to_container(OmegaConf.load(path))
+    same_task = earlier["task"]["_target_"] == plain["task"]["_target_"]
+    if same_task and not (_is_done(run_dir) or any(run_dir.glob("checkpoints/*.ckpt"))):
+        return
     lines = differences(earlier, plain)
     changed = [line for line in lines if not line.removeprefix("task.").startswith(_FREE_KEYS)]
     changed = [line for line in changed if not line.startswith("task.")] or changed  # task.seed repeats seed
@@ -220,17 +236,27 @@ def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
         status.finish("done")
     except (KeyboardInterrupt, SystemExit) as error:
         status.finish("interrupted")
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning ends the process with code 1
-            raise KeyboardInterrupt from error
+        if any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):  # Lightning: SystemExit(1)
+            raise KeyboardInterrupt(messages.to_go_on(run_dir, sweep=_is_sweep())) from error
         raise
     except Exception as error:
         raise _report(error, status) from error
     finally:
         if _is_sweep() and ranks.is_first:
-            provenance.write_sweep_index(run_dir.parent)
-            from voxlab.tasks.compare.sweep import write_sweep_page
+            _renew_sweep(run_dir.parent)
+            pages = [run_dir.parent / name for name in ("report.html", "comparison.html")]
+            log.info("the sweep so far: %s", ", ".join(str(page) for page in pages if page.is_file()))
 
-            write_sweep_page(run_dir.parent)
+
+def _renew_sweep(folder: Path) -> None:
+    """Write the table and the page of a sweep; a job that is done stays done where that can't be."""
+    from voxlab.tasks.compare.sweep import write_sweep_page
+
+    for name, write in (("sweep.csv", provenance.write_sweep_index), ("report.html", write_sweep_page)):
+        try:
+            write(folder)
+        except (OSError, UserError) as error:
+            log.warning("%s is as it was: %s", folder / name, error)
 
 
 def _report(error: Exception, status: provenance.Status) -> config.JobError:

@@ -196,6 +196,7 @@ SCHEMAS: dict[str, type[Config]] = {
     "a2g": A2gConfig,
     "compare": CompareConfig,
 }
+SOURCES = ("disk", "sample", "download")  # of the corpora of conf/data; not all can be downloaded
 # task -> what `stage` may be, said before anything is imported; the default comes first.
 STAGES: dict[str, tuple[str, ...]] = {
     "convert": ("fit",),

@@ -164,6 +164,38 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {before} -> {after}" for key, before, after in pairs if before != after]
 
 
+def read_object(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    """Return the object that a file of JSON holds, empty where there is no such file.
+
+    Args:
+        path: of the file.
+        parse: for files of another kind: makes the object from the text, or raises ValueError.
+
+    Raises:
+        UserError: the file can't be read, or holds something else; the message begins with `path`.
+    """
+    try:
+        value = parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not an object with keys, but {value!r:.40}")
+    return value
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Return what a run's status.json says: `state`, `error`, `seconds` and so on; empty where there is none.
+
+    Raises:
+        UserError: the file can't be read, or says something else; the message begins with `path`.
+    """
+    status = read_object(path)
+    for key, kinds in (("state", str), ("error", str | None), ("seconds", float | int | None)):
+        if path.is_file() and not isinstance(status.get(key), kinds):
+            raise UserError(f"{path}: {key} is {status.get(key)!r:.40}")
+    return status
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Read the manifest of an output folder; None when it has none.
 

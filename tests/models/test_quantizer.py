@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import main_process
 from voxlab.errors import UserError
 from voxlab.models.tokenizer.kmeans import ROUNDS, cluster
 from voxlab.models.tokenizer.quantizer import Quantized, QuantizerSettings, ResidualQuantizer
@@ -407,7 +408,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(worker, args=(port, str(folder)), nprocs=2)
+    main_process.spawn(worker, (port, str(folder)), 2)
     return folder
 
 

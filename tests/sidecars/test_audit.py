@@ -25,7 +25,7 @@ from voxlab.codecs import token_files
 from voxlab.codecs.base import CodecInfo, Codes
 from voxlab.errors import UserError
 from voxlab.sidecars import audit
-from voxlab.sidecars.audit import audit_tokens
+from voxlab.sidecars.audit import audit_tokens, scan
 from voxlab.sidecars.audit_report import render_csv, render_text
 from voxlab.sidecars.audit_types import FAIL_ON, TYPES, Expectation
 from voxlab.sidecars.schema import compute_stats
@@ -375,6 +375,18 @@ def one_column_less(root):
     write_sidecar(npy_of(root), make_values(30)[:, :1], sha256_of(root / "a.ecdc"), names=NAMES[:1])
 
 
+def test_files_of_recordings_that_are_gone_are_orphans_and_nothing_else(tmp_path):
+    write_tree(tmp_path)
+    kept = {name.removesuffix(".ecdc") for name in scan(tmp_path).tokens} - {"a"}
+    one_column_less(tmp_path)
+    other_bandwidth(tmp_path)
+    found = audit_tokens(tmp_path, recordings=kept)
+    assert [(entry.tokens, entry.type, entry.severity) for entry in found.findings] == [
+        ("a.ecdc", "orphan_tokens", "error")
+    ]
+    assert "orphan_tokens" not in {entry.type for entry in audit_tokens(tmp_path).findings}
+
+
 # Errors only because `STRICT` asks for more than agreement.
 ASKED = {
     *("dtype_mismatch-float32_values", "dtype_mismatch-float64_values", "missing_features-other_name"),
@@ -422,7 +434,7 @@ def test_error_of_the_audit_itself_is_a_finding(tmp_path, monkeypatch):
 
 
 def test_seeds_cover_every_type_of_a_single_tree():
-    elsewhere = {"manifest_mismatch", "dataset_mismatch", "auditor_error"}
+    elsewhere = {"manifest_mismatch", "dataset_mismatch", "orphan_tokens", "auditor_error"}
     assert {kind for kind, _ in SEEDS.values()} | elsewhere == set(TYPES)
 
 

@@ -16,7 +16,7 @@ from tests import main_process
 from voxlab import plots, report
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
-from voxlab.tasks.compare import differences, figures, media, page, task, terminal
+from voxlab.tasks.compare import curves, differences, figures, media, page, task, terminal
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.find import find_runs
 from voxlab.tasks.compare.groups import by_task
@@ -76,7 +76,12 @@ def test_the_terminal_gets_plain_lines_where_it_is_none(outputs: Path) -> None:
         ["0", "done", "1", "1"],
         ["1", "failed", "2", "-"],
         ["2", "done", "3", "1"],
+        ["-", "none"],
     ]
+    assert done.stderr.splitlines()[-1].endswith("/plain/report.html")
+    assert "INFO done: " in done.stderr
+    log = (outputs / "outputs" / "sweep" / "2" / "rank0.log").read_text()
+    assert log.count("sweep/report.html") == 1
     assert "\x1b" not in done.stdout
 
 
@@ -110,6 +115,17 @@ def test_wrong_words_are_answered(
     with pytest.raises(UserError, match=message):
         task.compare(**{**given, **changes}, ranks=Ranks(), run_dir=outputs / "wrong")
     assert not (outputs / "wrong").exists()
+
+
+def test_the_latest_runs_are_no_comparisons_and_have_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, state in (("laughter/a", "done"), ("laughter/b", "failed"), ("compare/c", "done")):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+        (tmp_path / "outputs" / name / "status.json").write_text(f'{{"state": "{state}"}}')
+    with pytest.raises(UserError, match=r"The latest runs: outputs/laughter/a\.\n"):
+        find_runs(None, tmp_path)
 
 
 def test_a_mistake_in_main_py_is_a_line(outputs: Path) -> None:
@@ -175,12 +191,61 @@ def test_labels_are_as_short_as_they_can_be(tmp_path: Path) -> None:
     assert [run.label for run in read_runs(find_runs([str(tmp_path / "a")], tmp_path))] == ["0", "1"]
 
 
+def test_titles_that_are_cut_equal_are_told_apart(tmp_path: Path) -> None:
+    """Long names of folders that differ at their end: one entry in the legend, one clip and one curve for each."""
+    for place, name in enumerate(("a", "b", "c")):
+        folder = tmp_path / f"{'long' * 20}{name}"
+        begin(folder)
+        write_run_page(folder, 2000 + 500 * place)
+        (folder / "history.jsonl").write_text('{"step": 1, "val/loss": 2.0}\n')
+    runs = read_runs(find_runs([str(tmp_path)], tmp_path / "own"))
+    assert [run.title[-5:] for run in runs] == ["… [1]", "… [2]", "… [3]"]
+    (legend, _) = curves.sections("Curves", runs)
+    assert legend.body.count("<li>") == 3
+    listen = next(iter(media.sections(runs)))
+    assert listen.body.count("<audio") == 7  # the original once, both coded ones of three runs
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("status.json", b'{"state": "do', "Unterminated string"),
+        ("status.json", b"[]", "not an object with keys, but []"),
+        ("status.json", b"{}", "state is None"),
+        ("metrics.json", b"\xff", "'utf-8' codec can't decode byte 0xff"),
+        ("metrics.json", b"", "Expecting value: line 1"),
+        ("config.yaml", b"a: [1\nb: 2", "did not find expected ',' or ']' in line 2"),
+        ("config.yaml", b"", "not an object with keys, but None"),
+        ("history.jsonl", b'{"step": 1}\n{"st\n{"step": 2}\n', "line 2 is no row of JSON"),
+        ("history.jsonl", b'5\n{"step": 1}\n', "line 1 is no row of JSON"),
+        (".hydra/overrides.yaml", b"a: b", "not a list of words"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_shown_beside_the_others(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    for job in ("0", "1"):
+        (tmp_path / job / ".hydra").mkdir(parents=True)
+        (tmp_path / job / "status.json").write_text('{"state": "done", "seconds": 1.5, "error": null}')
+        (tmp_path / job / "metrics.json").write_text('{"score": 4.5}')
+        (tmp_path / job / "history.jsonl").write_text('{"step": 1, "val/loss": 2.0}\n{"st')  # cut short: fine
+    (tmp_path / "0" / name).write_bytes(content)
+    given: dict[str, Any] = {"runs": str(tmp_path), "metrics": None, "sort": "score", "media": 8, "dry_run": False}
+    assert task.compare(**given, ranks=Ranks(), run_dir=tmp_path / "own")["done"] == 1
+    whole, damaged = rows_of(tmp_path / "own" / "comparison.csv")
+    assert (whole["state"], whole["score"]) == ("done", "4.5")
+    assert damaged["state"].startswith(f"unreadable: {name}: {reason}")
+    assert damaged["score"] == ""
+    assert f"unreadable: {name}: " in (tmp_path / "own" / "report.html").read_text()
+
+
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
 def make_run(name: str, **changes: Any) -> Run:
     values: dict[str, Any] = {
-        **{"folder": Path(name), "label": name, "about": "", "task": "laughter", "state": "done", "error": ""},
+        **{"folder": Path(name), "label": name, "title": name, "about": "", "task": "laughter"},
+        **{"state": "done", "error": ""},
         **{"started": None, "seconds": 61.0, "settings": {}, "raw": {}, "choices": {}, "words": [], "figures": {}},
         **{"code": {}, "packages": {}},
     }
@@ -294,6 +359,12 @@ def test_a_terminal_gets_bold_figures() -> None:
     terminal.show(by_task(runs, None), Console(file=file, force_terminal=True, width=60))
     assert re.search(r"\x1b\[1;32m +0\.4\*", file.getvalue())
     assert "[a]" in file.getvalue()
+    assert "* best of its column\n" in file.getvalue()
+
+
+def test_curves_of_rate_and_speed_are_left_out() -> None:
+    row = dict.fromkeys(("step", "train/loss", "train/lr", "train/frames_per_s", "val/prior", "val/ap"), 1.0)
+    assert curves._names([[row]]) == ["val/ap", "train/loss"]
 
 
 def write_run_page(folder: Path, frequency: float) -> None:

@@ -314,25 +314,29 @@ def speech(tmp_path):
     }
 
 
-def test_text_becomes_tokens_and_audio(run, sample, tmp_path, speech):
-    run(sample, **speech)
-    row = read(tmp_path, SAMPLE_FILES[0]).to_pylist()[0]
+def write_answers(root, answers):
+    corpus, path = write_corpus(root, [tokens(1)] * len(answers)), root / "data/train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(5, "answer", pa.array(answers)), path)
+    return corpus
+
+
+def test_text_becomes_tokens_and_audio(run, tmp_path, speech):
+    corpus = write_answers(tmp_path / "in", ["It has seven days.", "Blue.", "Four, and no more.", "Yes", "A cat"])
+    run(corpus, **speech)
+    row = read(tmp_path, "data/train-00000-of-00001.parquet").to_pylist()[0]
     assert row["convert_error"] is None
     codes = torch.tensor(row["answer_mimi"])
     assert len(codes) == 8
     wav, _ = speech["codec"].decode(Codes(codes[:, None].unbind(), torch.tensor([codes.shape[1]])))
     assert np.array_equal(np.frombuffer(row["answer_audio"], "<f4"), wav[0, 0].numpy())
     # In small batches and units the answers are others (sampling is per batch), but all are there.
-    run(sample, out="other", tts_batch_size=2, unit_rows=3, audio_format="none", **speech)
-    assert read(tmp_path, SAMPLE_FILES[0], "other")["answer_mimi"].null_count == 0
+    run(corpus, out="other", tts_batch_size=2, unit_rows=3, audio_format="none", **speech)
+    assert read(tmp_path, "data/train-00000-of-00001.parquet", "other")["answer_mimi"].null_count == 0
 
 
 def test_text_that_cannot_be_spoken_is_listed(run, tmp_path, speech):
-    corpus = write_corpus(tmp_path / "in", [tokens(1)] * 3)
-    path = tmp_path / "in/data/train-00000-of-00001.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(5, "answer", pa.array(["  ", "one two", None])), path)
-    run(corpus, max_bad_fraction=1.0, **speech)
+    run(write_answers(tmp_path / "in", ["  ", "one two", None]), max_bad_fraction=1.0, **speech)
     rows = read(tmp_path, "data/train-00000-of-00001.parquet").to_pylist()
     assert [row["convert_error"] for row in rows] == ["empty_text", None, "empty_text"]
 

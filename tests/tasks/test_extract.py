@@ -170,6 +170,9 @@ def test_a_dry_run_writes_nothing(settings, quiet, tmp_path):
     printed = run(settings, out, "dry_run=true")
     assert not out.exists()
     assert "items: " in printed
+    assert "nothing to do" not in printed
+    assert "encode audio: " in printed
+    assert "normalize disk: about " in printed
 
 
 def test_missing_and_orphaned_tokens_are_listed(settings, quiet, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.token_trees import (
     write_tree,
 )
 from voxlab.codecs.base import CodecInfo
+from voxlab.data.items import AudioItem
 from voxlab.errors import AuditFailed, UserError
 from voxlab.parallel import Ranks
 from voxlab.sidecars import audit as auditing
@@ -72,7 +74,10 @@ def test_errors_fail_after_the_reports_are_written(stage):
         rows = list(csv.DictReader(file))
     assert [(row["type"], row["rel_ecdc"], row["rel_cond"]) for row in rows] == [("bad_ecdc", "a.ecdc", "a.cond.npy")]
     assert findings(stage)[0]["severity"] == "error"
-    assert "bad_ecdc" in (stage.out / "audit.html").read_text()
+    page = (stage.out / "audit.html").read_text()
+    assert "bad_ecdc" in page
+    assert '<p class="notice error" role="note"><strong>Error</strong> errors: 1, warnings: 0' in page
+    assert f"data set in {stage.out.name}<" in page
 
 
 def test_warnings_fail_where_strict(stage):
@@ -123,9 +128,23 @@ def test_sidecars_with_other_columns_fail(stage):
         audit(stage)
     assert [entry["type"] for entry in findings(stage)] == ["mixed_columns"]
     assert str(caught.value).splitlines()[1:3] == [
-        "  a.ecdc: mixed_columns: without gain and with tempo, unlike most: give every recording the same columns, or "
-        "leave the producer out",
-        "Run again stages='[sidecars]', or say what counts as an error with audit.fail_on=[...].",
+        "  mixed_columns: without gain and with tempo, unlike most: a.ecdc",
+        "Give all the same columns (mend names or tables, or leave out the producer with sidecars.mode=overwrite), "
+        "then run all stages again; or choose audit.fail_on=[...].",
+    ]
+
+
+def test_tokens_of_recordings_that_are_gone_are_named(stage):
+    there = [AudioItem(name, Path(name), "train", "") for name in IDS[2:]]
+    with pytest.raises(AuditFailed) as caught:
+        audit(Stage(stage.out, tuple(there), Ranks()))
+    assert {(entry["type"], entry["tokens"]) for entry in findings(stage)} == {
+        ("orphan_tokens", f"{name}.ecdc") for name in IDS[:2]
+    }
+    names = ", ".join(sorted(f"{name}.ecdc" for name in IDS[:2]))
+    assert str(caught.value).splitlines()[1:3] == [
+        f"  orphan_tokens: its recording is gone: delete it and its sidecar: {names}",
+        "Delete below tokens what has no recording, then run all stages again; or choose audit.fail_on=[...].",
     ]
 
 
@@ -153,7 +172,7 @@ def test_the_message_is_short_and_names_the_stages(stage):
     assert len(lines) == 6
     assert all(len(line) <= 200 for line in lines)
     assert "there are 2 more types" in lines[0]
-    assert lines[4].startswith("Run again stages='[encode,sidecars,build]', or say")
+    assert lines[4].startswith("Give all the same columns ")
     assert lines[5] == "All findings: OUT/audit.txt (also audit.json, audit.csv, audit.html)."
 
 
@@ -170,10 +189,13 @@ def test_each_fault_names_the_stage_that_mends_it(tmp_path, kind, stages):
     totals = {"errors": 1, "warnings": 0, "ok_files": 0, "files": 1}
     conclusion = {"totals": totals, "counts": counts, "first": {"error": {kind: "x"}, "warning": {}}}
     assert f"stages='[{stages}]'" in extract_audit._explain(tmp_path, conclusion, ["error"])
+    assert extract_audit._advise({"bad_ecdc", "bad_sidecar", "dataset_mismatch"}).startswith(
+        "Run again stages='[encode,sidecars,build]', or say"
+    )
 
 
 def test_every_type_has_a_stage_or_none_can_help():
-    assert TYPES.keys() - extract_audit._AGAIN.keys() == {
+    assert TYPES.keys() - extract_audit._AGAIN.keys() - extract_audit._BY_HAND.keys() == {
         "range_below_min",
         "range_above_max",
         "auditor_error",
@@ -243,7 +265,7 @@ def test_other_settings_are_another_audit(stage):
 
 
 def test_equal_folders_give_equal_reports(stage, tmp_path):
-    other = Stage(tmp_path / "elsewhere", (), Ranks())
+    other = Stage(tmp_path / "elsewhere" / stage.out.name, (), Ranks())
     write_tree(other.out / "tokens")
     write_manifest(other.out / "manifest.csv", other.out / "tokens")
     for place in (stage, other):

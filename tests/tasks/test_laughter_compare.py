@@ -102,6 +102,15 @@ def test_groups_are_named_by_what_differs(tmp_path):
     assert [job.group for job in read_jobs(tmp_path)] == ["linear, seed=0", "gru, seed=3"]
 
 
+def test_a_run_whose_figures_cannot_be_read_is_left_out(tmp_path, caplog):
+    figures = {"test/ap": 0.5, "labels": {"shift": 5}, "loss": {"name": "Focal"}}
+    for name, text in (("0", '{"test/ap"'), ("1", json.dumps(figures)), ("2", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(text)
+    assert [job.folder.name for job in read_jobs(tmp_path)] == ["1"]
+    assert [str(tmp_path / name) in line for name, line in zip("02", caplog.messages, strict=True)] == [True, True]
+
+
 def test_losses_go_by_what_one_types_and_folders_are_in_the_order_of_their_numbers(tmp_path):
     losses = {"bce": ("BinaryCrossEntropy", {}), "focal": ("Focal", {"reduction": "mean"})}
     losses |= {"focal_sum": ("Focal", {"reduction": "sum"}), "adaptive_focal": ("AdaptiveFocal", {"adapt": "none"})}

@@ -99,7 +99,9 @@ def test_a_store_is_not_touched_by_another_shift(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [BinaryCrossEntropy(pos_weight=1), Focal(), AdaptiveFocal()])
-def test_three_epochs_of_a_linear_model(loss: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_three_epochs_of_a_linear_model(
+    loss: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ideal direction reaches AUROC 0.983 in expectation; calibration brings the mean to the prior."""
     big = tmp_path_factory.getbasetemp() / "big"
     store = big if big.is_dir() else write_store(big)
@@ -112,6 +114,7 @@ def test_three_epochs_of_a_linear_model(loss: Any, tmp_path_factory: pytest.Temp
     low, high = raw[type(loss).__name__]
     assert low < summary["test/uncalibrated/mean_probability"] < high
     assert summary["test/mean_probability"] == pytest.approx(summary["test/prior"], rel=0.1)
+    monkeypatch.setattr("voxlab.tasks.laughter.curves.sections", lambda _: [])  # drawn above, and a third of the time
     settings: dict[str, Any] = {"loss": loss, "fit": {"shuffle_labels": True}, "trainer": {"max_epochs": 1}}
     shuffled = [run(store, tmp_path / f"shuffled{seed}", seed=seed, **settings)["test/auroc"] for seed in range(4)]
     assert np.mean(shuffled) == pytest.approx(0.5, abs=0.03)  # 240 positives: sigma is 0.019 each, 0.009 of the mean

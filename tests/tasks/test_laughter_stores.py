@@ -14,6 +14,7 @@ from voxlab.data.podcastfillers import PodcastFillers
 from voxlab.errors import UserError
 from voxlab.features.logmel import LogMelFeatures
 from voxlab.parallel import Ranks
+from voxlab.tasks.laughter.describe import describe_facts
 from voxlab.tasks.laughter.stores import extract_sample, needs_sample
 
 SIZES: dict[str, Any] = {"splits": {"train": 4, "validation": 2, "test": 2}, "frames": 900, "events": 3}
@@ -35,6 +36,8 @@ def test_the_configuration_names_the_store_by_corpus_and_features(composed) -> N
     task = composed("task=laughter", "features=logmel", "data.source=sample").task
     assert task.store == "extracted/podcastfillers-logmel"
     assert task.extraction == "data=podcastfillers data.source=sample features=logmel"
+    task = composed("experiment=laughter").task
+    assert (task.store, task.features, task.corpus.source) == ("extracted/podcastfillers-*", None, "sample")
     assert composed("task=laughter", "features=none").task.store == "extracted/podcastfillers-*"
     assert composed("task=extract", "features=none", "codec=mimi").task.out == "extracted/audiofolder-mimi"
 
@@ -79,6 +82,30 @@ def test_without_a_store_the_command_that_makes_one_is_told(tmp_path: Path) -> N
 def test_a_store_of_another_corpus_does_not_count(stores: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.speakers: mix -> diarized(.|\n)*task=extract data=podcastfillers f"):
         run(stores, tmp_path / "run", corpus=PodcastFillers(speakers="diarized"))
+
+
+def test_features_of_the_sample_do_not_replace_data_that_are_not_there(tmp_path: Path) -> None:
+    pattern = str(tmp_path / "extracted" / "podcastfillers-*")
+    write_store(tmp_path / "extracted" / "podcastfillers-mine", dim=16, corpus=SAMPLE, **SIZES)
+    with pytest.raises(UserError) as error:
+        run(pattern, tmp_path / "run", corpus=PodcastFillers(root="nowhere"), dry_run=True)
+    first, *others = str(error.value).splitlines()
+    assert first.startswith("data.root=nowhere does not exist; give data.root=DIR, or data.source=sample")
+    assert "    data.sample: True -> False" in others
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match=r"^\S+ holds no features with these settings"):
+        run(pattern, tmp_path / "run", corpus=PodcastFillers(root=str(tmp_path / "there")), dry_run=True)
+
+
+def test_facts_take_a_line_each_for_store_splits_and_training() -> None:
+    facts = {"store": "S", "features": "logmel", "train_hours": 0.27781234, "train_events": 0, "test_events": 3}
+    facts |= {"model": "linear", "train_prior_used": 0.05, "initial_bias": 0.0}
+    assert describe_facts(facts).splitlines() == [
+        "  store: S, logmel",
+        "  train: hours 0.277812, prior used 0.05",
+        "  test: events 3",
+        "  run: model linear, initial bias 0",
+    ]
 
 
 # ---- the sample ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import main_process
 from tests.tasks.motion_runs import LOSS, TINY, run, sample, with_weights
 from tests.tasks.tokenizer_runs import states
 from voxlab.data.beat2 import Beat2
@@ -149,7 +150,7 @@ def test_two_ranks_are_one(corpus: Beat2, store: MotionStore, tmp_path: Path) ->
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (tmp_path / "two").mkdir()
-    torch.multiprocessing.spawn(_of_two, (tmp_path / "two", corpus, port), nprocs=2)  # pyright: ignore
+    main_process.spawn(_of_two, (tmp_path / "two", corpus, port), 2)
     run(tmp_path / "one", corpus, trainer={"max_steps": 4, "val_check_interval": 4})
     one, two = states(tmp_path / "one"), states(tmp_path / "two")
     assert one.keys() == two.keys()

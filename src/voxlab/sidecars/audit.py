@@ -19,6 +19,7 @@ from voxlab.sidecars.audit_listings import check_listings
 from voxlab.sidecars.audit_types import FAIL_ON, TYPES, Audit, AuditedFile, Expectation, Finding, Issue, Row, TokenFacts
 from voxlab.sidecars.schema import DTYPES, META_SUFFIX, VALUES_SUFFIX
 
+_GONE = "its recording is gone: delete it and its sidecar"
 Stamp = tuple[str, int, int]  # path in its tree, size, time of change in ns
 
 
@@ -86,6 +87,7 @@ def audit_tokens(
     fail_on: Collection[str] | None = None,
     manifest: Path | None = None,
     dataset: Path | None = None,
+    recordings: Collection[str] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> Audit:
     """Read every token file with its sidecar, and report everything that is wrong; broken files don't stop it.
@@ -98,6 +100,7 @@ def audit_tokens(
             as `expect` asks.
         manifest: a manifest.csv that lists the token files, to be compared where it exists.
         dataset: a data set that was built from them, to be compared where it exists.
+        recordings: ids of all that there are; token files of others are orphans. None: that is not known.
         advance: called after each file with its seconds of audio.
 
     Raises:
@@ -121,8 +124,11 @@ def audit_tokens(
         failing |= {(path, file.sidecar, *issue) for issue in asked if fail_on is None}
         if advance is not None:
             advance(0.0 if file.codes is None else file.codes.num_samples / file.codes.sample_rate)
-    issues += _check_mixture(files)
-    issues += _check_columns(files, {path for path, _, kind, _ in issues if kind == "missing_features"})
+    gone = {path for path, key in tree.tokens.items() if recordings is not None and key not in recordings}
+    issues += [(file.tokens, file.sidecar, "orphan_tokens", _GONE) for file in files if file.tokens in gone]
+    owned = [file for file in files if file.tokens not in gone]
+    issues += _check_mixture(owned)
+    issues += _check_columns(owned, {path for path, _, kind, _ in issues if kind == "missing_features"})
     issues += check_listings(files, issues, tokens, manifest, dataset)
     issues += _find_orphans(tree, sidecars, {_key(path) for path, *_ in issues})
     types = FAIL_ON if fail_on is None else fail_on
@@ -191,8 +197,7 @@ def _check_columns(files: Collection[AuditedFile], told: Collection[str]) -> Ite
             if names != usual and file.tokens not in told:
                 parts = {"without": usual - names, "with": names - usual}
                 odd = " and ".join(f"{word} {', '.join(sorted(part))}" for word, part in parts.items() if part)
-                advice = "give every recording the same columns, or leave the producer out"
-                yield file.tokens, file.sidecar, "mixed_columns", f"{odd}, unlike most: {advice}"
+                yield file.tokens, file.sidecar, "mixed_columns", f"{odd}, unlike most"
 
 
 def _kind(codes: TokenFacts) -> str:

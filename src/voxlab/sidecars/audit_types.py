@@ -15,6 +15,7 @@ TYPES = {
     "missing_sidecar": "a token file without values beside it",
     "bad_sidecar": "the values or their JSON can't be read",
     "missing_json": "values without their JSON: the columns have no names",
+    "orphan_tokens": "a token file whose recording is gone",
     "orphan_sidecar": "a sidecar without its token file",
     "bad_shape": "values that are not (frames, columns)",
     "frame_mismatch": "codes, values and JSON have different numbers of frames",
@@ -44,7 +45,7 @@ TYPES = {
 FAIL_ON = (
     *("bad_ecdc", "bad_sidecar", "frame_mismatch", "missing_sidecar"),
     *("missing_json", "nonfinite", "stale_sidecar", "codes_out_of_range", "mixed_codecs", "dataset_mismatch"),
-    *("mixed_columns", "auditor_error"),
+    *("mixed_columns", "orphan_tokens", "auditor_error"),
 )
 
 

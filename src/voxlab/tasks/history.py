@@ -1,10 +1,11 @@
 """What a training run has logged: a line of JSON for each logged step, and the same to the loggers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from voxlab.errors import UserError
 from voxlab.storage import atomic_write_bytes
 
 FILE = "history.jsonl"
@@ -38,17 +39,32 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a history, oldest first; a last line that was cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """Return the rows of a history, oldest first; a last line that was cut short is left out.
+
+    Raises:
+        UserError: the file can't be read, or another line is no row; the message begins with `path`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    rows = [_row(line) for line in lines]
+    if rows and rows[-1] is None:
+        rows.pop()
+    if None in rows:
+        raise UserError(f"{path}: line {rows.index(None) + 1} is no row of JSON with a step; mend or delete it.")
+    return [row for row in rows if row is not None]
 
 
-def curve(rows: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
+
+
+def curve(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
     """Return steps and values of one name."""
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return [point[0] for point in points], [point[1] for point in points]

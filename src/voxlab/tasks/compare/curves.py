@@ -1,11 +1,12 @@
 """Curves of training, those of all runs over one another."""
 
+import re
 from collections.abc import Sequence
 
 from voxlab import plots, report
 from voxlab.report import Media, Section
 from voxlab.tasks.compare.runs import Run
-from voxlab.tasks.history import FILE, curve, read_history
+from voxlab.tasks.history import curve
 from voxlab.tasks.laughter.charts import make_chart
 
 _COLOURS = (  # told apart on light and on dark pages, also by most who see few colours
@@ -15,12 +16,14 @@ _STYLES = ("-", "--", ":", "-.")  # of each round through the colours
 _SIZE = (5.4, 2.5)  # inches
 _FEW_POINTS = 30  # each is marked
 _CHARTS = 12
-_SKIPPED = ("step", "train/epoch")
+_SKIPPED = re.compile(
+    r"step|train/epoch|([^/]*/)?(lr|learning_rate|prior|\w+_per_s(econd)?)"
+)  # tell nothing of quality
 
 
 def sections(title: str, runs: Sequence[Run]) -> list[Section]:
     """Return the colours of the runs and a chart of each name of their history.jsonl; nothing without histories."""
-    histories = [read_history(run.folder / FILE) for run in runs]
+    histories = [run.history for run in runs]
     names = _names(histories)
     if not names:
         return []
@@ -33,11 +36,11 @@ def sections(title: str, runs: Sequence[Run]) -> list[Section]:
 def _names(histories: Sequence[Sequence[dict[str, float]]]) -> list[str]:
     """Return what was logged for the whole model, validation first; parts like vq/use/3 would be too many."""
     present = dict.fromkeys(name for rows in histories for row in rows for name in row)
-    whole = [name for name in present if name.count("/") == 1 and name not in _SKIPPED]
+    whole = [name for name in present if name.count("/") == 1 and not _SKIPPED.fullmatch(name)]
     return sorted(whole, key=lambda name: (not name.startswith("val/"), not name.endswith("loss")))[:_CHARTS]
 
 
-def _draw(name: str, histories: Sequence[list[dict[str, float]]]) -> Media:
+def _draw(name: str, histories: Sequence[Sequence[dict[str, float]]]) -> Media:
     chart, axes = make_chart("", "step", "", _SIZE)
     for place, rows in enumerate(histories):
         x, y = curve(rows, name)

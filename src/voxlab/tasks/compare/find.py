@@ -1,5 +1,6 @@
 """Run folders by pattern: runs, sweeps, and whatever folders hold them, in any mix."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ _DEPTH = 3  # runs=outputs reaches outputs/<task>/<sweep>/<job>
 _MARKS = ("status.json", ".hydra/config.yaml")  # a copy may lack the one, a job that could not start the other
 
 
-def find_runs(patterns: Sequence[str], own: Path) -> list[Path]:
+def find_runs(patterns: str | Sequence[str] | None, own: Path) -> list[Path]:
     """Return the run folders that folders and glob patterns name, each once, numbers in names in their order.
 
     Args:
@@ -18,10 +19,12 @@ def find_runs(patterns: Sequence[str], own: Path) -> list[Path]:
         own: folder of the comparison itself, which is none of them.
 
     Raises:
-        UserError: a pattern matches nothing, or no run is in what it matches.
+        UserError: there is no pattern, one matches nothing, or no run is in what it matches.
     """
+    if not patterns:
+        raise UserError(f"task=compare needs run folders.\n{_advice()}")
     found: dict[Path, Path] = {}
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         for folder in _runs_of(pattern, own):
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
@@ -45,9 +48,14 @@ def _matches(pattern: Path) -> Iterable[Path]:
 
 
 def _advice() -> str:
-    recent = sorted(Path("outputs").glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)[-3:]
+    places = (path for path in Path("outputs").glob("*/*/status.json") if path.parts[1] != "compare")
+    recent = sorted((path for path in places if not _failed(path)), key=lambda path: path.stat().st_mtime)[-3:]
     listed = ", ".join(str(path.parent) for path in recent) or "none here"
     return f"The latest runs: {listed}.\nGive run folders, a sweep's folder or a pattern: runs='outputs/laughter/*'"
+
+
+def _failed(status: Path) -> bool:
+    return json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
 
 
 def runs_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:

@@ -31,7 +31,7 @@ def read_page(path: Path) -> Page:
     """Read a page that `report.write_report` wrote; one that isn't there has nothing."""
     reader = _Reader()
     if path.is_file():
-        reader.feed(path.read_text(encoding="utf-8"))
+        reader.feed(path.read_text(encoding="utf-8", errors="backslashreplace"))
         reader.close()
     return reader.page
 

@@ -44,10 +44,11 @@ def compare(
     if not ranks.is_first:
         return {}
     from voxlab.tasks.compare import figures, page, terminal
+    from voxlab.tasks.compare.find import find_runs
     from voxlab.tasks.compare.groups import by_task
     from voxlab.tasks.compare.runs import read_runs
 
-    found = read_runs(_folders(runs, run_dir))
+    found = read_runs(find_runs(runs, run_dir))
     if dry_run:
         log.info("%d runs to compare:\n  %s", len(found), "\n  ".join(f"{run.folder}: {run.state}" for run in found))
         return {"runs": len(found)}
@@ -59,16 +60,5 @@ def compare(
     terminal.show(groups)
     table = page.write_table(run_dir / "comparison.csv", found)
     path = page.write(run_dir / "report.html", "Comparison", groups, media)
-    log.info("comparison: %s", path)
     states = {state: sum(run.state == state for run in found) for state in ("done", "failed")}
     return {"runs": len(found), **states, "table": str(table), "report": str(path)}
-
-
-def _folders(runs: str | Sequence[str] | None, run_dir: Path) -> list[Path]:
-    from voxlab.tasks.compare.find import find_runs
-
-    if not runs:
-        raise UserError(
-            "task=compare needs run folders: a pattern, a sweep's folder or a list, e.g. runs='outputs/laughter/*'."
-        )
-    return find_runs([runs] if isinstance(runs, str) else runs, run_dir)

@@ -24,6 +24,8 @@ def show(groups: Sequence[Group], console: Console | None = None) -> None:
         if len(groups) > 1:
             console.print(Text(f"\ntask={group.task}", style="bold"))
         console.print(_table(group, plain=not console.is_terminal))
+        if notes := _explain(group):
+            console.print(Text(notes))
 
 
 def _table(group: Group, *, plain: bool) -> Table:
@@ -38,6 +40,17 @@ def _table(group: Group, *, plain: bool) -> Table:
         cells = [_figure(run.figures.get(name), group.best[name]) for name in group.names]
         table.add_row(Text(run.label), _state(run), *own, *cells)
     return table
+
+
+def _explain(group: Group) -> str:
+    """Say what the marks in the table mean, those that it has."""
+    shown = [run.figures[name] for run in group.runs for name in group.names if name in run.figures]
+    has = {
+        "* best of its column": any(best is not None for best in group.best.values()),
+        "[low, high]: 95 % interval": any(figure.interval for figure in shown),
+        "- none": any(name not in run.figures for run in group.runs for name in group.names),
+    }
+    return "; ".join(note for note, is_there in has.items() if is_there)
 
 
 def _state(run: Run) -> Text:

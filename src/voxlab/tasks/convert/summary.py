@@ -48,8 +48,8 @@ def finish(work: Work, bad: Sequence[BadFile], run_dir: Path, max_bad_fraction: 
     if work.ranks.is_first:
         _write_manifest(work, published, totals, bad)
         _write_errors(work, published, bad)
-        summary["report"] = str(_write_report(work, summary, totals, bad, run_dir))
         log.info("\n%s", "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in summary.items()))
+        summary["report"] = str(_write_report(work, summary, totals, bad, run_dir))
     barrier(work.ranks)  # a rank that fails now would end the first one while it writes
     _judge(work, totals, bad, max_bad_fraction)
     return summary

@@ -5,7 +5,7 @@ Writes audit.txt, audit.json, audit.csv and audit.html; a folder that has not ch
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,25 @@ from voxlab.parallel import gather
 from voxlab.progress import BulkProgress
 from voxlab.sidecars.audit import audit_tokens, check_choices, list_stamps, scan
 from voxlab.sidecars.audit_report import SEVERITIES, describe, render_csv, render_text, summarise
-from voxlab.sidecars.audit_types import TYPES, Audit, Expectation
+from voxlab.sidecars.audit_types import TYPES, Audit, Expectation, Finding
 from voxlab.tasks.extract.audit_page import build_page
 from voxlab.tasks.extract.stage import DATASET, TOKENS, Outcome, Stage
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TEXT, JSON, CSV, PAGE = REPORTS = ("audit.txt", "audit.json", "audit.csv", "audit.html")
 STATE, LISTING = "audit.json", "manifest.csv"
-_SHOWN, _WIDTH = 3, 200  # types of findings in the message of a failed audit, and letters of each
+_SHOWN, _FILES, _WIDTH = 3, 4, 200  # types of findings in the message of a failed audit, files and letters of each
 # The stage that makes files anew which have findings of these types; for ranges it is the recordings that are to blame.
+_NO_STAGE = {"range_below_min", "range_above_max", "auditor_error", "orphan_sidecar", "orphan_tokens", "mixed_columns"}
 _AGAIN = {
-    **dict.fromkeys(
-        TYPES.keys() - {"range_below_min", "range_above_max", "auditor_error", "orphan_sidecar"}, "sidecars"
-    ),
+    **dict.fromkeys(TYPES.keys() - _NO_STAGE, "sidecars"),
     **dict.fromkeys(("bad_ecdc", "codes_out_of_range", "mixed_codecs"), "encode"),
     "dataset_mismatch": "build",
+}
+_BY_HAND = {  # faults that no stage mends: their message lists the files, and says this
+    "mixed_columns": "give all the same columns (mend names or tables, or leave out the producer with "
+    "sidecars.mode=overwrite)",
+    "orphan_tokens": "delete below tokens what has no recording",
 }
 
 Conclusion = dict[str, Any]  # totals, counts by severity and type, first findings; as JSON
@@ -51,7 +55,7 @@ def audit(
     """Audit the token files, sidecars, manifest.csv and data set of `stage.out`; see `sidecars.audit_types.TYPES`.
 
     Args:
-        stage: the surroundings; its items are not looked at.
+        stage: the surroundings; token files of none of its items are orphans, where it has any.
         frame_rate: Hz that all sidecars must state; None: that of their token file.
         dtype: of the sidecars' values, "float16" or "float32"; None: either.
         require: names of columns that every sidecar must have.
@@ -112,15 +116,16 @@ def _pairs(ranges: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[floa
 def _audit(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> Conclusion:
     """Return the conclusion of this audit, or of the last one where nothing has changed since."""
     if stage.dry_run:
-        return {"fresh": True, "totals": {"files": len(scan(stage.out / TOKENS).tokens)}, "counts": {"warning": {}}}
-    made_from = _fingerprint(stage.out, expect, fail_on)
+        files = set(scan(stage.out / TOKENS).tokens.values()) | {item.id for item in stage.items}  # there, and to come
+        return {"fresh": True, "totals": {"files": len(files)}, "counts": {"warning": {}}}
+    made_from = _fingerprint(stage, expect, fail_on)
     path = stage.out / FOLDER / STATE
     state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     reports = [stage.out / name for name in REPORTS]
     if state.get("made_from") == made_from and state["reports"] == stats(reports):
         return state["conclusion"] | {"fresh": False}
     try:
-        found = _read_all(stage.out, expect, fail_on)
+        found = _read_all(stage, expect, fail_on)
     except UserError as error:
         return {"problem": str(error)}
     conclusion = _conclude(found)
@@ -130,16 +135,18 @@ def _audit(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> 
     return conclusion | {"fresh": True}
 
 
-def _fingerprint(out: Path, expect: Expectation, fail_on: Sequence[str] | None) -> str:
-    """Return a digest of the settings and of name, size and time of change of all files that are looked at."""
-    settings = {"version": FORMAT_VERSION, **asdict(expect), "fail_on": fail_on and sorted(fail_on)}
+def _fingerprint(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> str:
+    """Return a digest of settings and recordings, and of name, size and time of change of all files looked at."""
+    out, settings = stage.out, {"version": FORMAT_VERSION, **asdict(expect), "fail_on": fail_on and sorted(fail_on)}
+    settings["recordings"] = [item.id for item in stage.items]
     digest = hashlib.sha256(storage.fingerprint(settings).encode())
     for stamps in (list_stamps(out / TOKENS), list_stamps(out / DATASET), stats([out / LISTING])):
         digest.update(repr(stamps).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def _read_all(out: Path, expect: Expectation, fail_on: Sequence[str] | None) -> Audit:
+def _read_all(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> Audit:
+    out = stage.out
     with BulkProgress(len(scan(out / TOKENS).tokens), "audit") as progress:
         return audit_tokens(
             out / TOKENS,
@@ -147,6 +154,7 @@ def _read_all(out: Path, expect: Expectation, fail_on: Sequence[str] | None) -> 
             fail_on=fail_on,
             manifest=out / LISTING,
             dataset=out / DATASET,
+            recordings={item.id for item in stage.items} or None,
             advance=lambda seconds: progress.advance(1, seconds),
         )
 
@@ -157,14 +165,30 @@ def _conclude(found: Audit) -> Conclusion:
         example = f"{entry.tokens or entry.sidecar or DATASET}: {entry.type}: {entry.detail}"
         first[entry.severity].setdefault(entry.type, example)
     counts = {severity: found.count(severity) for severity in SEVERITIES}
-    return {"totals": summarise(found), "counts": counts, "first": first}
+    by_hand = {kind: _list_files([entry for entry in found.findings if entry.type == kind]) for kind in _BY_HAND}
+    return {"totals": summarise(found), "counts": counts, "first": first, "by_hand": by_hand}
+
+
+def _list_files(findings: Sequence[Finding]) -> str:
+    """Return the first files that a fault is found in, for each of its details."""
+    files: dict[str, list[str]] = {}
+    for entry in findings:
+        files.setdefault(entry.detail, []).append(entry.tokens)
+    parts = (f"{detail}: {', '.join(names[:_FILES])}{_more(len(names) - _FILES)}" for detail, names in files.items())
+    return "; ".join(parts)
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
 
 
 def _write_reports(out: Path, found: Audit) -> None:
     storage.atomic_write_bytes(out / TEXT, render_text(found).encode("utf-8", "backslashreplace"))
     storage.atomic_write_bytes(out / CSV, render_csv(found).encode("utf-8", "backslashreplace"))
     storage.atomic_write_json(out / JSON, describe(found))
-    report.write_report(out / PAGE, "voxlab audit", "token files, conditioning and data set", build_page(found))
+    report.write_report(
+        out / PAGE, "voxlab audit", f"token files, conditioning and data set in {out.name}", build_page(found)
+    )
 
 
 def _outcome(stage: Stage, conclusion: Conclusion) -> Outcome:
@@ -183,19 +207,32 @@ def _explain(out: Path, conclusion: Conclusion, failing: Sequence[str]) -> str:
     """Return the message of a failed audit, of six lines at most: counts, examples, what to do, where all is."""
     totals = conclusion["totals"]
     found = [(severity, kind, count) for severity in failing for kind, count in conclusion["counts"][severity].items()]
-    shown = [_shorten(f"  {conclusion['first'][severity][kind]}", count) for severity, kind, count in found[:_SHOWN]]
-    again = [name for name in ("encode", "sidecars", "build") if name in {_AGAIN.get(kind) for _, kind, _ in found}]
-    stages = f"Run again stages='[{','.join(again)}]', or say" if again else "Correct these files, or say"
+    shown = [
+        _shorten(f"  {kind}: {conclusion['by_hand'][kind]}")
+        if kind in _BY_HAND
+        else _shorten(f"  {conclusion['first'][severity][kind]}", count)
+        for severity, kind, count in found[:_SHOWN]
+    ]
     more = f"; there are {len(found) - _SHOWN} more types" if len(found) > _SHOWN else ""
     return "\n".join(
         [
             f"audit of {out}: errors: {totals['errors']}, warnings: {totals['warnings']}; {totals['ok_files']} of "
             f"{totals['files']} token files are OK{more}.",
             *shown,
-            f"{stages} what counts as an error with audit.fail_on=[...].",
+            _advise({kind for _, kind, _ in found}),
             f"All findings: {out / TEXT} (also {JSON}, {CSV}, {PAGE}).",
         ]
     )
+
+
+def _advise(kinds: Collection[str]) -> str:
+    """Say what to do about errors of these types."""
+    by_hand = " and ".join(text for kind, text in _BY_HAND.items() if kind in kinds)
+    again = [name for name in ("encode", "sidecars", "build") if name in {_AGAIN.get(kind) for kind in kinds}]
+    if by_hand:
+        return f"{by_hand[0].upper()}{by_hand[1:]}, then run all stages again; or choose audit.fail_on=[...]."
+    stages = f"Run again stages='[{','.join(again)}]', or say" if again else "Correct these files, or say"
+    return f"{stages} what counts as an error with audit.fail_on=[...]."
 
 
 def _shorten(line: str, count: int = 1) -> str:

@@ -18,7 +18,7 @@ def build_page(found: Audit) -> list[report.Section]:
     totals = summarise(found)
     verdict = f"errors: {totals['errors']}, warnings: {totals['warnings']}; {totals['ok_files']} files are OK."
     return [
-        report.notice(verdict, "warning" if found.findings else "info"),
+        report.notice(verdict, "error" if totals["errors"] else "warning" if totals["warnings"] else "info"),
         report.facts("Summary", {name.replace("_", " "): value for name, value in totals.items()}),
         *_findings(found),
         *_durations(found),

@@ -46,8 +46,8 @@ def finish(
         _write_errors(stage, outcomes)
         for warning in _warnings(outcomes):
             log.warning(warning)
-        summary["report"] = str(_write_report(stage, summary, outcomes, settings, run_dir))
         _tell(summary)
+        summary["report"] = str(_write_report(stage, summary, outcomes, settings, run_dir))
     barrier(stage.ranks)  # a rank that fails now would end the first one while it writes
     _judge(stage, outcomes, max_bad_fraction)
     if failure is not None:
@@ -193,8 +193,18 @@ def describe_plan(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, An
     plan = _summary(stage, outcomes)
     plan |= {"disk": f"about {estimate.spell_size(_expected_bytes(outcomes))}", "time": _expected_time(outcomes)}
     if stage.ranks.is_first:
-        _tell(plan)
+        _tell({_spell_key(key): _spell_value(key, value) for key, value in plan.items()})
     return plan
+
+
+def _spell_key(key: str) -> str:
+    return key.replace("_seconds", " audio").replace("_bytes", " disk")
+
+
+def _spell_value(key: str, value: Any) -> Any:
+    if key.endswith("_bytes"):
+        return f"about {estimate.spell_size(value)}"
+    return f"{value:,} s" if key.endswith("_seconds") else value
 
 
 def _expected_bytes(outcomes: Mapping[str, Outcome]) -> float:

@@ -37,7 +37,10 @@ def read_settings(
         if value is None:
             raise UserError(f"task=laughter needs a {name}: {name}={option}.")
     if not isinstance(loss, EventLoss) or not isinstance(model, Architecture):
-        raise UserError("task=laughter takes loss=bce, focal or adaptive_focal, and model=linear, mlp, tcn, ...")
+        raise UserError(
+            "task=laughter takes loss=bce, focal, focal_sum or adaptive_focal, and model=linear, ln_linear, "
+            "linear_prior, mlp, tcn or gru."
+        )
     chosen = Chosen(
         read(Fit, fit, "fit"), read_loop(trainer.keywords), read(Sampling, sampling, "sampling"), model, loss, optim
     )

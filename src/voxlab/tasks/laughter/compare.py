@@ -4,6 +4,7 @@ python main.py task=laughter stage=compare runs=outputs/laughter/<stamp>; a swee
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from voxlab.tasks.laughter.measures import draw_ranking
 from voxlab.tasks.laughter.outputs import read_predictions
 from voxlab.tasks.laughter.report import interval_text
 from voxlab.tasks.train_tokenizer.files import write_csv
+
+log = logging.getLogger(__name__)
 
 _FIGURES = {
     "test/ap_lift": "AP over the prior",
@@ -103,7 +106,7 @@ def read_jobs(runs: Path) -> list[Job]:
         UserError: there are none.
     """
     paths = sorted(runs.glob("*/metrics.json"), key=lambda path: _natural(path.parent.name))
-    read = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    read = {path.parent: metrics for path in paths if (metrics := _read_metrics(path))}
     evaluated = {folder: metrics for folder, metrics in read.items() if "test/ap" in metrics and "labels" in metrics}
     found = {folder: {**metrics, "loss": _typed(metrics["loss"])} for folder, metrics in evaluated.items()}
     if not found:
@@ -115,6 +118,15 @@ def read_jobs(runs: Path) -> list[Job]:
     shifts = [int(metrics["labels"]["shift"]) for metrics in found.values()]
     rows = zip(found.items(), groups, shifts, strict=True)
     return [Job(folder, metrics, group, shift) for (folder, metrics), group, shift in rows]
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Return the figures of a run; none where they can't be read, so that the runs after it don't fail for that."""
+    try:
+        return storage.read_object(path)
+    except UserError as error:
+        log.warning("left out of the comparison: %s", error)
+        return {}
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

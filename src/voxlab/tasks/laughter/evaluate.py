@@ -99,7 +99,7 @@ def evaluate(
     storage.atomic_write_json(run_dir / "metrics.json", evaluation.summary)
     report.write(evaluation.splits, evaluation.summary, evaluation.baselines, images, record, run_dir, sections)
     _log_images(loggers or {}, images)
-    _tell(evaluation.summary, run_dir)
+    _tell(evaluation.summary)
     if test and (run_dir.parent / "multirun.yaml").is_file():
         runs = run_dir.parent
         write = partial(compare_runs, runs, settings.eval.bootstrap, seed)
@@ -108,10 +108,9 @@ def evaluate(
 
 
 def compare_runs(runs: Path, resamples: int, seed: int) -> dict[str, Any]:
-    """Compare the runs of a folder, and log where the page is and which run is best; see `compare.compare`."""
+    """Compare the runs of a folder, and log which run is best; see `compare.compare`."""
     done = compare(runs, resamples=resamples, seed=seed)
     log.info("best of %d runs by AP over the prior: %s", done["runs"], done["best_ap_lift"] or "not defined")
-    log.info("comparison: %s", done["page"])
     return done
 
 
@@ -248,14 +247,13 @@ def _log_images(loggers: Mapping[str, Any], images: Mapping[str, bytes]) -> None
         loggers["tensorboard"].experiment.add_image(f"test/{name}", pixels, dataformats="HWC")
 
 
-def _tell(summary: Mapping[str, Any], run_dir: Path) -> None:
+def _tell(summary: Mapping[str, Any]) -> None:
     for split in ("val", "test"):
         if f"{split}/ap" in summary:
             events = [f"{node}/{name}" for node in ("event", "event_h25") for name in ("recall", "fa_per_hour")]
             names = [name for name in ("ap", "auroc", "f1", "macro/auroc", *events) if f"{split}/{name}" in summary]
             shown = ", ".join(f"{name} {_show(summary[f'{split}/{name}'])}" for name in names)
             log.info("%s: prior %s, %s", split, _show(summary[f"{split}/prior"]), shown)
-    log.info("report: %s", run_dir / "report.html")
 
 
 def _show(value: float | None) -> str:

@@ -20,7 +20,7 @@ from voxlab.tasks.laughter import trial as trials
 from voxlab.tasks.laughter.batches import TrainData
 from voxlab.tasks.laughter.chosen import Chosen
 from voxlab.tasks.laughter.data import View, labelled
-from voxlab.tasks.laughter.describe import contents, describe_loss
+from voxlab.tasks.laughter.describe import contents, describe_facts, describe_loss
 from voxlab.tasks.laughter.predict import TASK, load_predictor, predict
 from voxlab.tasks.laughter.trial import Trial
 from voxlab.tasks.settings import log_facts
@@ -73,7 +73,7 @@ def fit(
     data = TrainData(views, chosen.fit, chosen.architecture.context, seed, ranks.world)
     facts = {**trial.facts(), **_plan(chosen, data, sampled)}
     if ranks.is_first:
-        log_facts(log, facts)
+        log.info("\n%s", describe_facts(facts))
     if dry_run:
         expected = _expect(trial, chosen, data, sampled, trainer, ckpt, seed, ranks, run_dir)
         if ranks.is_first:

@@ -17,6 +17,7 @@ from voxlab.tasks.checkpoints import CHECKPOINTS, LAST
 
 log = logging.getLogger(__name__)
 
+_OF_SAMPLE = {"sample": True}
 _EXTRACTION, _FEATURES = "extract", "logmel"
 
 
@@ -33,6 +34,16 @@ def needs_sample(store: str, features: Any, corpus: Any, ranks: Ranks) -> bool:
     if "*" not in store or features is not None or getattr(corpus, "source", None) != "sample":
         return False
     return any(gather(ranks, not has_finished(store, corpus_settings(corpus))))
+
+
+def hint_of_sample(store: str, corpus: Any) -> str:
+    """Return a line where the data are not there, but features of the sample are; else nothing."""
+    if getattr(corpus, "source", None) != "disk" or Path(corpus.root).is_dir() or not has_finished(store, _OF_SAMPLE):
+        return ""
+    return (
+        f"data.root={corpus.root} does not exist; give data.root=DIR, or data.source=sample for the sample, whose "
+        "features are there.\n"
+    )
 
 
 def extract_sample(store: str, corpus: Any, ranks: Ranks, run_dir: Path, *, dry_run: bool) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def _compare(runs: str | None, eval: Mapping[str, Any], seed: int, *, dry_run: b
     if runs is None:
         raise UserError("stage=compare needs the folder of a sweep: runs=outputs/laughter/<stamp>.")
     if not dry_run:
-        return compare_runs(Path(runs), eval["bootstrap"], seed)
+        done = compare_runs(Path(runs), eval["bootstrap"], seed)
+        log.info("comparison: %s", done["page"])
+        return done
     found = [job.label for job in read_jobs(Path(runs))]
     log.info("%d runs to compare in %s:\n  %s", len(found), runs, "\n  ".join(found))
     return {"runs": len(found)}

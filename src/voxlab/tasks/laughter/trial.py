@@ -14,6 +14,7 @@ from voxlab.errors import UserError
 from voxlab.metrics.events import EpisodeScores
 from voxlab.metrics.thresholds import EVENT_OBJECTIVES
 from voxlab.parallel import Ranks
+from voxlab.tasks.laughter import stores
 from voxlab.tasks.laughter.data import View, check_shows, describe_split, read_split, shuffled
 from voxlab.tasks.laughter.decide import Decision, check_folds, decide
 from voxlab.tasks.laughter.eval_settings import EvalSettings
@@ -174,7 +175,10 @@ def open_trial(
         raise UserError(f"data: {type(corpus).__name__} has recordings without events, and so have its stores. {_HAVE}")
     wanted = None if features is None else _plain(features.settings())
     data = None if corpus is None else corpus_settings(corpus)
-    found = open_store(Path(store), features=wanted, data=data, extraction=extraction, known=known)
+    try:
+        found = open_store(Path(store), features=wanted, data=data, extraction=extraction, known=known)
+    except UserError as error:
+        raise UserError(f"{stores.hint_of_sample(store, corpus)}{error}") from error
     if found.episodes and not any(episode.has_events for episode in found.episodes):
         raise UserError(f"{found.folder} has no events: it was made from recordings without annotations. {_HAVE}")
     if found.features["dtype"] == "int16":
@@ -209,7 +213,7 @@ def report(
 ) -> dict[str, Any]:
     """Evaluate and write all files of it; on rank 0."""
     from voxlab.models.laughter import describe
-    from voxlab.tasks.laughter import curves, stores
+    from voxlab.tasks.laughter import curves
     from voxlab.tasks.laughter.evaluate import evaluate
 
     kept = ("labels", "features", "flags", "loss", "fit", "sampling", "optim", "loop", "seed", "step")

@@ -204,15 +204,12 @@ def _write(work: _Work, quality: Quality, corpus: AudioCorpus, run_dir: Path) ->
     tokenizer_files.write_tables(quality, about, run_dir)
     tokenizer_report.write_page(quality, about, clips, run_dir)
     tokenizer_report.tell(quality)
-    log.info("measured: %d recordings of %s\nreport: %s", len(work.items), about["corpus"], run_dir / "report.html")
+    log.info("measured: %d recordings of %s", len(work.items), about["corpus"])
     if (run_dir.parent / "multirun.yaml").is_file():
         storage.write_settled(
-            lambda: storage.stamps(run_dir.parent, "*/quality.json"), lambda _: _compare(run_dir.parent)
+            lambda: storage.stamps(run_dir.parent, "*/quality.json"),
+            lambda _: tokenizer_compare.compare(run_dir.parent),
         )
-
-
-def _compare(sweep_dir: Path) -> None:
-    log.info("comparison: %s", tokenizer_compare.compare(sweep_dir))
 
 
 def _clips(work: _Work, quality: Quality) -> list[tokenizer_files.Reconstruction]:
