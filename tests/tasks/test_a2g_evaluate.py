@@ -387,7 +387,9 @@ def test_a_dry_run_looks_for_the_pairs(folders, tmp_path):
     how: Any = SimpleNamespace(metrics=FORCED, stage=SimpleNamespace(skeleton=SKELETON, mesh=None))
     place = stages.Place(Ranks(), tmp_path / "run", {}, dry_run=True)
     corpus = Beat2(source="sample", root=str(tmp_path / "BEAT2"))
-    assert stages.evaluate(corpus, str(own), str(other), None, how, place) == {"clips": 2, "recordings": 1}
+    time = "not measured: all pairs are compared at once"
+    plan = {"clips": 2, "recordings": 1, "time": time}
+    assert stages.evaluate(corpus, str(own), str(other), None, how, place) == plan
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="lacks 1 of the 3 clips"):
         stages.evaluate(corpus, str(other), str(own), None, how, place)

@@ -62,7 +62,7 @@ def test_findings_are_told_and_fail_a_strict_check(told):
 def test_other_stages_and_absent_corpora_are_refused(told):
     _, found = told
     assert found["other"][0] == found["absent"][0] == 2
-    assert "task=extract has stage=check" in found["other"][1]
+    assert "task=extract has no such stage" in found["other"][1]
     assert "data.source=sample" in found["absent"][1]
 
 
