@@ -27,7 +27,7 @@ BASE = "--model a2g_base --codec motion_rvq_base --batch 8 --rounds 2 --seconds 
 COMMANDS = {
     "convert": "convert.py --rows 6",
     "convert_memory": "convert_memory.py --long-rows 8",
-    "encode": "encode.py --files 16 --rounds 2",
+    "encode": "encode.py --files 24 --rounds 3",
     "loader": "loader.py",
     "audit": "audit.py",
     "extract_rerun": "extract_rerun.py",
