@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
+import hypothesis
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,6 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from voxlab import config
+
+hypothesis.settings.register_profile("voxlab", deadline=None)  # the machine may be busy with other things
+hypothesis.settings.load_profile("voxlab")
 
 ROOT = Path(__file__).resolve().parents[1]
 Compose = Callable[..., DictConfig]

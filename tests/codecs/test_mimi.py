@@ -180,7 +180,7 @@ def test_bfloat16_runs(codec, folder):
     assert (half.decode(codes)[0] - codec.decode(codes)[0]).abs().max() < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_compiled_equals_eager(codec, folder):
     compiled = Mimi(weights=str(folder), compile=True)
     for samples in (48000, 50001):

@@ -344,7 +344,7 @@ def test_a_tiny_one_learns_a_recording_in_100_steps(recorded: Beat2, tmp_path: P
     assert min(summary["val_use_1"], summary["val_use_2"]) > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_small_one_learns_a_recording_in_600_steps(recorded: Beat2, tmp_path: Path) -> None:
     quantizer = QuantizerSettings(num_codebooks=4, codebook_size=64, decay=0.95)
     shape = MotionArchitecture(width=64, depth=1, dropout=0.0, code_dim=32, quantizer=quantizer)

@@ -220,6 +220,7 @@ def report(
     record = {name: predictor.record[name] for name in kept if name in predictor.record}
     log.info("measuring, with %d resamples for the intervals", trial.evaluation.eval.bootstrap)
     record["store"] = str(trial.store.folder)
+    drawn = curves.sections(run_dir) if trial.evaluation.eval.plots == "all" else []
     return evaluate(
         train=list(scored["train"]),
         validation=list(scored["validation"]),
@@ -229,7 +230,7 @@ def report(
         seed=seed,
         run_dir=run_dir,
         decision=decision,
-        sections=[*curves.sections(run_dir), *stores.sections(run_dir, trial.store.folder)],
+        sections=[*drawn, *stores.sections(run_dir, trial.store.folder)],
         loggers=loggers,
     )
 
