@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two tasks, one of which failed, as users start them."""
     folder = tmp_path_factory.mktemp("browser")
     store = write_store(folder / "store", splits={"train": 6, "validation": 4, "test": 12}, frames=1500)
-    words = [*SMALL, f"store={store}", "trainer.max_epochs=4", "eval.bootstrap=100", "shift=2,5,-1"]
+    words = [*SMALL, f"store={store}", "trainer.max_epochs=4", "eval.plots=all", "eval.bootstrap=100", "shift=2,5,-1"]
     done = main_process.run(["-m", *words, "hydra.sweep.dir=laughter"], folder)
     assert done.returncode == 1, done.stderr
     for name, codec in (("mel", "rvq_tiny"), ("wave", "rvq_wave_tiny")):
