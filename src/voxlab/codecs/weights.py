@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from voxlab.codecs import hub
 from voxlab.errors import UserError
 
 RANDOM = "random"
@@ -61,8 +62,15 @@ def _on_hub(repo: str, names: Sequence[str], optional: Sequence[str], owner: str
             try:  # what lies in the cache is used as it is: no network, no change under a running project
                 found[name] = Path(hf_hub_download(repo, name, local_files_only=True))
             except LocalEntryNotFoundError:
+                hub.check_reachable()
                 logger.info("fetching %s of %s from the Hugging Face hub", name, repo)
                 found[name] = Path(hf_hub_download(repo, name))
+        except hub.UnreachableError as error:
+            if name in optional:
+                hub.warn_unless_known(repo, name, error)
+                continue
+            reason = f"it isn't in the cache ({constants.HF_HUB_CACHE}), and {error}"
+            raise _missing(owner, repo, name, reason, offline=True) from error
         except (OSError, ValueError) as error:
             if name in optional:
                 continue
@@ -75,13 +83,20 @@ def _is_path(weights: str) -> bool:
     return weights.startswith((".", "/", "~")) or weights.count("/") != 1 or Path(weights).suffix == ".safetensors"
 
 
-def _missing(owner: str, weights: str, name: str, reason: str) -> UserError:
+def _missing(owner: str, weights: str, name: str, reason: str, *, offline: bool = False) -> UserError:
     group = owner.partition(" ")[0]
     others = "vocoder=griffin_lim, which needs none" if group == "vocoder" else "random (untrained, for tests)"
+    advice = f"Set {group}.weights=<folder or hub id>; on a machine without network, copy the files there first."
+    if offline:
+        local = weights.partition("/")[2]
+        advice = (
+            f"Without network: where there is one, type hf download {weights} --local-dir {local}; copy that folder "
+            f"here, and set {group}.weights={local}.\n"
+            "Or copy the cache, whose place HF_HOME names. HF_HUB_OFFLINE=1 keeps the hub from being asked at all."
+        )
     return UserError(
         f"{owner}: {name} not found for weights '{weights}': {reason}.\n"
-        f"Allowed: a hub id, a local folder or file, or {others}.\n"
-        f"Set {group}.weights=<folder or hub id>; on a machine without network, copy the files there first."
+        f"Allowed: a hub id, a local folder or file, or {others}.\n{advice}"
     )
 
 
