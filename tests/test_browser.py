@@ -32,6 +32,11 @@ CONVERT = [
     "codec.weights=random",
     "device=cpu",
 ]
+SCROLLED = """
+(() => { const place = document.querySelector('section > .scroll'); place.scrollLeft = 200;
+    const cell = place.querySelector('tbody td'), frame = place.getBoundingClientRect();
+    return [place.scrollLeft, cell.getBoundingClientRect().left - frame.left, cell.offsetWidth / frame.width]; })()
+"""
 LOADED = """
 Promise.all([...document.querySelectorAll('audio')].map(player => player.readyState ? player.duration :
     new Promise(done => { player.onloadedmetadata = () => done(player.duration); player.onerror = () => done(-1); })))
@@ -80,6 +85,7 @@ def seen(page: Path) -> dict[str, Any]:
             found[f"overflow {width}"] = await evaluate(
                 ask, "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             )
+            found[f"scroll {width}"] = await evaluate(ask, SCROLLED)
         await resize(ask, 1200)
         found["light"] = await screenshot(ask)
         await resize(ask, 1200, dark=True)
@@ -118,6 +124,14 @@ def test_nothing_comes_from_elsewhere(page: Path, seen: dict[str, Any]) -> None:
 
 def test_it_fits_a_phone(seen: dict[str, Any]) -> None:
     assert [seen[f"overflow {width}"] for width in WIDTHS] == [0, 0]
+
+
+def test_the_wide_table_scrolls_in_its_place_and_its_first_column_stays(seen: dict[str, Any]) -> None:
+    for width in WIDTHS:
+        moved, left, share = seen[f"scroll {width}"]
+        assert moved > 50
+        assert 0 <= left <= 2
+        assert share < 0.6
 
 
 def test_it_has_a_light_and_a_dark_face(seen: dict[str, Any]) -> None:

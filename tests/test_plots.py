@@ -73,6 +73,7 @@ def test_no_label_is_cut_off():
         plots.plot_codes(torch.arange(64).reshape(32, 2), 4096, 3.2),
         plots.plot_histogram([-12.5, 3.0, 3.1], "gain (dB)"),
         plots.plot_curves({"a": ([0, 1], [0.1, 0.2])}, "step", "loss"),
+        plots.plot_curves({f"position = {n}.25": ([0, 1], [n, n]) for n in range(3)}, "s", "of range", size=plots.CARD),
     ):
         pixels = matplotlib.image.imread(io.BytesIO(plots.render_png(chart)))
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -93,6 +94,12 @@ def test_histogram_counts_every_value():
         plots.plot_histogram([], "gain (dB)")
 
 
+def test_a_histogram_fills_the_page():
+    chart = plots.plot_histogram([0.0, 1.0], "gain (dB)")
+    assert chart.axes[0].get_position().width > 0.9
+    assert 1000 < chart.get_figwidth() * 96 < 1040  # a card of the page has 1038 pixels
+
+
 def test_nearly_equal_values_have_an_axis_of_plain_numbers():
     chart = plots.plot_histogram([6.0205999, 6.0206001], "gain (dB)")
     low, high = chart.axes[0].get_xlim()
@@ -106,5 +113,7 @@ def test_curves_are_drawn_as_given_and_named():
     chart = plots.plot_curves({"a": ([0, 1, 2], [3.0, 2.0, 1.5]), "b": ([0, 2], [1.0, 1.0])}, "step", "loss")
     assert [list(line.get_ydata()) for line in chart.axes[0].get_lines()] == [[3.0, 2.0, 1.5], [1.0, 1.0]]
     assert [text.get_text() for text in chart.axes[0].get_legend().get_texts()] == ["a", "b"]
+    dashed = plots.plot_curves({"a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 1])}, "s", "", dashed=["b"])
+    assert [line.get_linestyle() for line in dashed.axes[0].get_lines()] == ["-", "--"]
     with pytest.raises(ValueError, match="no curves"):
         plots.plot_curves({}, "step", "loss")

@@ -1,7 +1,7 @@
 """Plots in colours that suit light and dark pages: spectrogram, codes, histogram, curves; PNG bytes of a figure."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from voxlab.audio import Seconds, compute_duration, compute_spectrogram
 
 CARD = (3.3, 1.65)  # inches, the plots of a clip
-WIDE = (9.0, 2.5)  # inches, a plot that fills the page
+WIDE = (10.8, 2.5)  # inches, a plot that fills the page
 
 _DPI = 192  # two PNG pixels per CSS pixel: sharp on a phone
 INK = "#7a818c"  # axes and labels: legible on the light and on the dark background
 _LEFT_OF_NUMBERS = 0.75  # inches, for labels like 0.00012
-_LEGEND_COLUMNS = 3
+_RIGHT_OF_PLOT = 0.25  # inches, where no scale of colours stands and no plot above has one
+_LEGEND_COLUMNS, _LEGEND_COLUMNS_OF_CARD = 3, 2
 _FEW_POINTS = 3  # a line of fewer would not be seen
 _FILL = "#5b8def"
 _MARGINS = (0.42, 0.7, 0.4, 0.08)  # inches left, right, below, above: fixed, so that time axes line up in a card
@@ -95,7 +96,7 @@ def plot_histogram(values: Sequence[float], xlabel: str, *, bins: int = 40, size
     """
     if len(values) == 0:
         raise ValueError("there are no values to draw")
-    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS)
+    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS, right=_right_of(size))
     axes.hist(list(values), bins=bins, color=_FILL, range=_spread(min(values), max(values)))
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.set(xlabel=xlabel, ylabel="count")
@@ -113,38 +114,53 @@ def plot_curves(
     xlabel: str,
     ylabel: str,
     *,
+    dashed: Collection[str] = (),
     size: tuple[float, float] = WIDE,
 ) -> Figure:
     """Draw named curves (x, y) over one axis, with a legend where there are several.
+
+    Args:
+        curves: name -> (x, y).
+        xlabel: what x is, with its unit.
+        ylabel: what y is, with its unit.
+        dashed: names of curves that are set apart.
+        size: width and height in inches.
 
     Raises:
         ValueError: there are no curves.
     """
     if not curves:
         raise ValueError("there are no curves to draw")
-    lines = -(-len(curves) // _LEGEND_COLUMNS) if len(curves) > 1 else 0
-    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS, _MARGINS[3] + 0.16 * lines)
+    columns = _LEGEND_COLUMNS_OF_CARD if size == CARD else _LEGEND_COLUMNS
+    lines = -(-len(curves) // columns) if len(curves) > 1 else 0
+    chart, axes = _new_figure(size, _LEFT_OF_NUMBERS, _MARGINS[3] + 0.16 * lines, right=_right_of(size))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     for name, (x, y) in curves.items():
-        axes.plot(x, y, linewidth=1.2, label=name, marker="." if len(x) < _FEW_POINTS else None)
+        style, marker = "--" if name in dashed else "-", "." if len(x) < _FEW_POINTS else None
+        axes.plot(x, y, linewidth=1.2, linestyle=style, label=name, marker=marker)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if len(curves) > 1:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _LEGEND_COLUMNS, "borderpad": 0}
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns, "borderpad": 0}
         axes.legend(fontsize=7, labelcolor=INK, frameon=False, handlelength=1, columnspacing=1, **place)
     return chart
 
 
 def _new_figure(
-    size: tuple[float, float], left: float = _MARGINS[0], above: float = _MARGINS[3]
+    size: tuple[float, float], left: float = _MARGINS[0], above: float = _MARGINS[3], *, right: float = _MARGINS[1]
 ) -> tuple[Figure, Axes]:
     """Make a figure outside pyplot, whose registry would keep it alive, with colours that suit light and dark pages."""
-    (width, height), (_, right, below, _) = size, _MARGINS
+    (width, height), below = size, _MARGINS[2]
     chart = Figure(figsize=size, facecolor="none")
     box = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
     axes = chart.add_axes(box, facecolor="none")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     _style_axes(axes)
     return chart, axes
+
+
+def _right_of(size: tuple[float, float]) -> float:
+    """Return the margin on the right of a plot without scale of colours: in a card as wide as that of the others."""
+    return _MARGINS[1] if size == CARD else _RIGHT_OF_PLOT
 
 
 def _style_axes(axes: Axes) -> None:

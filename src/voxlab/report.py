@@ -4,12 +4,11 @@ Builders return a `Section`; `write_report` puts them on a page. All text is esc
 """
 
 import base64
-import html
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from voxlab.audio import Seconds, compute_duration, compute_num_samples, encode_flac
 from voxlab.plots import plot_spectrogram, render_png
+from voxlab.report_text import escape, escape_words, spell
 from voxlab.storage import atomic_write_bytes
 
 _LONG_FACT = 28  # characters; longer values take a whole line
@@ -29,10 +29,17 @@ _STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading (may be empty) and trusted HTML made by one of the builders."""
+    """A part of the page: a heading (may be empty) and trusted HTML made by one of the builders.
+
+    Args:
+        title: the heading.
+        body: HTML.
+        chapter: what it belongs to, see `chapter`; "" for a section that stands for itself.
+    """
 
     title: str
     body: str
+    chapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,31 +110,48 @@ def write_report(path: Path, title: str, subtitle: str, sections: Sequence[Secti
 
 def render_report(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Return the page as one HTML text."""
-    titled = [(number, section) for number, section in enumerate(sections) if section.title]
-    links = "".join(f'<a href="#section-{number}">{_escape(section.title)}</a>' for number, section in titled)
-    navigation = f'<nav aria-label="Sections">{links}</nav>' if len(titled) >= _NAVIGATION_FROM else ""
-    body = "".join(_render_section(number, section) for number, section in enumerate(sections))
-    header = f'<p class="brand">voxlab</p><h1>{_escape(title)}</h1><p class="subtitle">{_escape(subtitle)}</p>'
+    places = _find_places(sections)
+    links = "".join(f'<a href="#section-{number}">{escape(name)}</a>' for number, name in places.items())
+    navigation = f'<nav aria-label="Sections">{links}</nav>' if len(places) >= _NAVIGATION_FROM else ""
+    body = "".join(
+        _render_section(number, section, opens=bool(section.chapter) and number in places)
+        for number, section in enumerate(sections)
+    )
+    header = f'<p class="brand">voxlab</p><h1>{escape(title)}</h1><p class="subtitle">{escape_words(subtitle)}</p>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{_escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
         f"<body><header>{header}{navigation}</header>\n<main>\n{body}</main>\n"
         "<footer>Made by voxlab. This page holds all it shows: it can be mailed or archived as one file.</footer>"
         "</body></html>\n"
     )
 
 
-def _render_section(number: int, section: Section) -> str:
-    heading = f"<h2>{_escape(section.title)}</h2>" if section.title else ""
-    return f'<section id="section-{number}">{heading}{section.body}</section>\n'
+def _find_places(sections: Sequence[Section]) -> dict[int, str]:
+    """Return number -> name of what the table of contents names: titled sections, of a chapter only its first."""
+    places, last = dict[int, str](), ""
+    for number, section in enumerate(sections):
+        if section.chapter and section.chapter != last:
+            places[number] = section.chapter
+        elif section.title and not section.chapter:
+            places[number] = section.title
+        last = section.chapter
+    return places
 
 
-def _escape(value: object) -> str:
-    # File names can hold lone surrogates (undecodable bytes), which no UTF-8 page may.
-    return html.escape(str(value).encode("utf-8", "backslashreplace").decode(), quote=True)
+def _render_section(number: int, section: Section, *, opens: bool) -> str:
+    """Return a section; `opens`: it is the first of its chapter, whose name stands above it."""
+    name = f'<p class="chapter">{escape(section.chapter)}</p>' if opens else ""
+    heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
+    return f'<section id="section-{number}">{name}{heading}{section.body}</section>\n'
+
+
+def chapter(name: str, sections: Iterable[Section]) -> list[Section]:
+    """Put sections that follow one another under a name, which alone stands in the table of contents."""
+    return [replace(section, chapter=name) for section in sections]
 
 
 def _data_uri(kind: str, data: bytes) -> str:
@@ -140,7 +164,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 def notice(text: str, level: Literal["info", "warning", "error"] = "warning") -> Section:
     """Set a remark apart from the rest, e.g. that the weights are random."""
     label = {"info": "Note", "warning": "Warning", "error": "Error"}[level]
-    return Section("", f'<p class="notice {level}" role="note"><strong>{label}</strong> {_escape(text)}</p>')
+    return Section("", f'<p class="notice {level}" role="note"><strong>{label}</strong> {escape_words(text)}</p>')
 
 
 def facts(title: str, values: Mapping[str, Any]) -> Section:
@@ -149,13 +173,15 @@ def facts(title: str, values: Mapping[str, Any]) -> Section:
 
 
 def _fact(name: str, value: Any) -> str:
-    shown = _format(value)
+    shown = spell(value)
     kind = ' class="long"' if len(shown) > _LONG_FACT else ""
-    return f"<div{kind}><dt>{_escape(name)}</dt><dd>{_escape(shown)}</dd></div>"
+    return f"<div{kind}><dt>{escape(name)}</dt><dd>{escape_words(shown)}</dd></div>"
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Section:
+def table(title: str, columns: Sequence[str | Cell], rows: Iterable[Sequence[Any]]) -> Section:
     """Show rows of values under their column names; columns of numbers align right, None shows as a dash.
+
+    A wide table scrolls in its own place, where its first column stays.
 
     Raises:
         ValueError: a row has another number of values than there are columns.
@@ -179,37 +205,19 @@ def _row(tag: str, values: Sequence[Any], right: Sequence[bool]) -> str:
 
 def _render_cell(value: Any) -> str:
     if not isinstance(value, Cell):
-        return _escape(_format(value))
-    shown = _escape(_format(value.value))
+        return escape_words(spell(value))
+    shown = escape_words(spell(value.value))
     if value.link:
-        shown = f'<a href="./{_escape(quote(value.link, errors="surrogatepass"))}">{shown}</a>'
+        shown = f'<a href="./{escape(quote(value.link, errors="surrogatepass"))}">{shown}</a>'
     if value.tone:
         shown = f'<strong class="{value.tone}">{shown}</strong>'
-    return f"{shown}<small>{_escape(value.note)}</small>" if value.note else shown
+    return f"{shown}<small>{escape_words(value.note)}</small>" if value.note else shown
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
     plain = [value.value if isinstance(value, Cell) else value for value in values]
     present = [value for value in plain if value is not None]
     return bool(present) and all(isinstance(value, Real) and not isinstance(value, bool) for value in present)
-
-
-def _format(value: Any) -> str:
-    """Spell a value: 1234567 as 1,234,567; floats to four digits; None and empty collections as a dash."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_format(item)}" for name, item in value.items()) or "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(_format(item) for item in value) or "–"
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Integral):
-        return f"{int(value):,}"
-    if isinstance(value, Real):
-        number = float(value)
-        return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
-    return str(value)
 
 
 def bars(title: str, counts: Mapping[str, float]) -> Section:
@@ -222,8 +230,8 @@ def bars(title: str, counts: Mapping[str, float]) -> Section:
         raise ValueError(f"bars show finite counts >= 0, not {dict(counts)}")
     largest = max(counts.values(), default=0) or 1
     lines = (
-        f'<div><dt>{_escape(name)}</dt><dd><span class="bar" style="--share:{count / largest:.4f}"></span>'
-        f"<span>{_escape(_format(count))}</span></dd></div>"
+        f'<div><dt>{escape(name)}</dt><dd><span class="bar" style="--share:{count / largest:.4f}"></span>'
+        f"<span>{escape(spell(count))}</span></dd></div>"
         for name, count in counts.items()
     )
     return Section(title, f'<dl class="bars">{"".join(lines)}</dl>')
@@ -231,7 +239,7 @@ def bars(title: str, counts: Mapping[str, float]) -> Section:
 
 def code(text: str, title: str = "") -> Section:
     """Show text as typed, e.g. a command or a configuration."""
-    return Section(title, f'<pre tabindex="0"><code>{_escape(text)}</code></pre>')
+    return Section(title, f'<pre tabindex="0"><code>{escape(text)}</code></pre>')
 
 
 def figure(title: str, image: Figure | bytes, caption: str = "") -> Section:
@@ -241,7 +249,7 @@ def figure(title: str, image: Figure | bytes, caption: str = "") -> Section:
         ValueError: the bytes are not a PNG.
     """
     data = render_png(image) if isinstance(image, Figure) else image
-    note = f"<figcaption>{_escape(caption)}</figcaption>" if caption else ""
+    note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return Section(title, f'<figure><div tabindex="0">{_image(data, caption or title)}</div>{note}</figure>')
 
 
@@ -250,7 +258,7 @@ def _image(data: bytes, description: str) -> str:
         raise ValueError("an image must be a PNG file; give a matplotlib Figure or the bytes of a PNG")
     width, height = (size // 2 for size in struct.unpack(">II", data[16:24]))
     source = _data_uri("image/png", data)
-    return f'<img src="{source}" width="{width}" height="{height}" alt="{_escape(description)}">'
+    return f'<img src="{source}" width="{width}" height="{height}" alt="{escape(description)}">'
 
 
 def legend(title: str, colours: Mapping[str, str]) -> Section:
@@ -260,7 +268,7 @@ def legend(title: str, colours: Mapping[str, str]) -> Section:
         title: heading of the section.
         colours: name -> colour as #rrggbb.
     """
-    items = (f'<li><i style="--swatch:{_escape(colour)}"></i>{_escape(name)}</li>' for name, colour in colours.items())
+    items = (f'<li><i style="--swatch:{escape(colour)}"></i>{escape(name)}</li>' for name, colour in colours.items())
     return Section(title, f'<ul class="legend">{"".join(items)}</ul>')
 
 
@@ -278,13 +286,13 @@ def folds(title: str, parts: Sequence[Section], *, opened: bool = False) -> Sect
         opened: whether they are open at first.
     """
     state = " open" if opened else ""
-    folded = (f"<details{state}><summary>{_escape(part.title)}</summary>{part.body}</details>" for part in parts)
+    folded = (f"<details{state}><summary>{escape(part.title)}</summary>{part.body}</details>" for part in parts)
     return Section(title, "".join(folded))
 
 
 def _render_media(item: Media) -> str:
-    label, source = _escape(item.label), _data_uri(item.kind, item.data)
-    note = f'<p class="detail">{_escape(item.note)}</p>' if item.note else ""
+    label, source = escape(item.label), _data_uri(item.kind, item.data)
+    note = f'<p class="detail">{escape(item.note)}</p>' if item.note else ""
     if item.kind == "image/png":
         shown = _image(item.data, item.label)
     elif item.kind == "image/gif":
@@ -292,7 +300,7 @@ def _render_media(item: Media) -> str:
     else:
         tag = item.kind.partition("/")[0]
         shown = f'<{tag} controls preload="metadata" src="{source}" aria-label="Play {label}"></{tag}>'
-    return f"<article><h3>{label}</h3>{note}{shown}</article>"
+    return f"<article><h3>{escape_words(item.label)}</h3>{note}{shown}</article>"
 
 
 def players(title: str, clips: Sequence[Clip], *, max_duration: Seconds = 30.0, spectrograms: bool = True) -> Section:
@@ -314,17 +322,17 @@ def _render_clip(clip: Clip, max_duration: Seconds, spectrogram: bool) -> str:
     try:
         source = _data_uri("audio/flac", encode_flac(played, clip.sample_rate))
         detail = _describe(clip, float(played.abs().max()))
-        label = _escape(f"Play {clip.label}")
+        label = escape(f"Play {clip.label}")
         player = f'<audio controls preload="metadata" src="{source}" aria-label="{label}"></audio>'
     except ValueError as error:  # one bad clip must not cost the page
-        spectrogram, player, detail = False, "", f"can't be played ({_escape(error)})"
+        spectrogram, player, detail = False, "", f"can't be played ({escape(error)})"
     if spectrogram:
         drawn = render_png(plot_spectrogram(played, clip.sample_rate))
         plots.insert(0, _image(drawn, f"Spectrogram of {clip.label}"))
     if played.shape[-1] < clip.wav.shape[-1]:
-        detail += f' · <strong class="cut">first {_format(max_duration)} s only</strong>'
-    text = f'<p class="transcript">{_escape(clip.text)}</p>' if clip.text else ""
-    head = f'<h3>{_escape(clip.label)}</h3><p class="detail">{detail}</p>'
+        detail += f' · <strong class="cut">first {spell(max_duration)} s only</strong>'
+    text = f'<p class="transcript">{escape(clip.text)}</p>' if clip.text else ""
+    head = f'<h3>{escape_words(clip.label)}</h3><p class="detail">{detail}</p>'
     return f"<article>{head}{''.join(plots)}{player}{text}</article>"
 
 

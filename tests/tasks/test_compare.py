@@ -1,6 +1,7 @@
 """task=compare through main.py on stand-in runs, and what each piece makes of run folders."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from tests import main_process
 from voxlab import plots, report
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
-from voxlab.tasks.compare import curves, differences, figures, media, page, task, terminal
+from voxlab.tasks.compare import curves, differences, figures, labels, media, page, task, terminal
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.find import find_runs
 from voxlab.tasks.compare.groups import by_task
@@ -236,7 +237,7 @@ def test_a_run_that_cannot_be_read_is_shown_beside_the_others(
     assert (whole["state"], whole["score"]) == ("done", "4.5")
     assert damaged["state"].startswith(f"unreadable: {name}: {reason}")
     assert damaged["score"] == ""
-    assert f"unreadable: {name}: " in (tmp_path / "own" / "report.html").read_text()
+    assert f"unreadable: {name}: " in (tmp_path / "own" / "report.html").read_text().replace("<wbr>", "")
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------
@@ -348,7 +349,8 @@ def test_runs_of_several_tasks_have_a_table_each(tmp_path: Path) -> None:
     assert ">Runs: convert</h2>" in text
     assert '<strong class="best">0.4</strong>' in text
     assert "0.2<small>0.1 to 0.3</small>" in text
-    assert ">test/ap ↑</th>" in text
+    assert ">average precision (AP) ↑<small>test/ap</small></th>" in text
+    assert ">rows</th>" in text
     assert "<td>0:01:01</td>" in text
     assert "1,234,567" in text
 
@@ -360,6 +362,82 @@ def test_a_terminal_gets_bold_figures() -> None:
     assert re.search(r"\x1b\[1;32m +0\.4\*", file.getvalue())
     assert "[a]" in file.getvalue()
     assert "* best of its column\n" in file.getvalue()
+
+
+NAMES = ("test/ap_lift", "test/ap", "test/auroc", "test/f1", "test/event/recall", "test/event/fa_per_hour")
+
+
+def show(runs: list[Run], width: int) -> list[str]:
+    file = io.StringIO()
+    terminal.show(by_task(runs, None), Console(file=file, width=width))
+    return file.getvalue().splitlines()
+
+
+def make_measured(count: int, **changes: Any) -> list[Run]:
+    """Runs of many figures with intervals, of which the last has the best."""
+    measured = [{name: Figure(0.1 * n, (0.05 * n, 0.11 * n)) for name in NAMES} for n in range(1, count + 1)]
+    return [make_run(str(n), figures=values, **changes) for n, values in enumerate(measured)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_no_line_in_the_terminal_is_folded(width: int, count: int) -> None:
+    lines = show(make_measured(count), width)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert [words.count(name) for name in NAMES] == [1] * len(NAMES)
+    assert sum(word.startswith(f"{0.1 * count:.4g}") for word in words) >= len(NAMES)
+    heads = [line for line in lines if line.startswith("run ")]
+    assert all(line == "" for line in lines[:-1] if not line.strip())
+    assert len(heads) == lines.count("") + 1  # every part has its own headings
+
+
+def test_few_runs_of_many_figures_stand_in_columns() -> None:
+    lines = show(make_measured(2), 90)
+    assert [line.split()[0] for line in lines[:-1]] == ["run", *NAMES]
+    assert lines[0].split() == ["run", "0", "1"]
+    assert lines[-1].startswith("* best of its row; ")
+    assert show(make_measured(2), 160)[0].split() == ["run", *NAMES]
+
+
+def test_long_names_and_states_stand_below_the_table() -> None:
+    long = "a-sweep-of-many-things/and-one-of-its-jobs"
+    runs = [
+        make_run(long, figures={"test/ap": Figure(0.5)}, settings={"store": f"/features/{'deep/' * 9}one"}),
+        make_run("b", state="unreadable: metrics.json: cut short", settings={"store": "/features/two"}),
+    ]
+    runs = [dataclasses.replace(run, raw=run.settings) for run in runs]
+    lines = show(runs, 80)
+    assert lines[0].split() == ["run", "state", "store", "test/ap"]
+    assert lines[1].split() == ["[1]", "done", "/feature…/deep/deep/deep/one", "0.5"]
+    assert lines[2].split() == ["[2]", "unreadable", "/features/two", "-"]
+    assert lines[3:] == ["- none", f"[1]: {long}", "[2]: b: unreadable: metrics.json: cut short"]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "words"),
+    [
+        ("laughter", "test/event/fa_per_hour", "false alarms per hour at the threshold"),
+        ("laughter", "val/ap", "average precision (AP), validation"),
+        ("laughter", "test/unheard_of", ""),
+        ("train_tokenizer", "si_sdr", "SI-SDR (dB)"),
+        ("convert", "test/ap", ""),
+    ],
+)
+def test_figures_are_called_as_in_the_reports_of_their_tasks(task: str, name: str, words: str) -> None:
+    assert labels.label(task, name) == words
+    assert labels.titled(task, name, " ↓") == report.Cell(f"{words or name} ↓", name if words else "")
+
+
+def test_every_figure_that_is_shown_first_has_words() -> None:
+    assert [name for name in NAMES if not labels.label("laughter", name)] == []
+
+
+def test_curves_have_words_and_names() -> None:
+    runs = [make_run(name, title=name, history=[{"step": 1.0, "val/ap": 0.5, "val/odd": 1.0}]) for name in "ab"]
+    (_, charts) = curves.sections("Curves", runs)
+    assert '<h3>average precision (AP), validation</h3><p class="detail">val/ap</p>' in charts.body
+    assert "<h3>val/odd</h3><img" in charts.body
 
 
 def test_curves_of_rate_and_speed_are_left_out() -> None:

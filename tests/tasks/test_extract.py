@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from encodec.compress import decompress
@@ -19,6 +21,7 @@ from tests.tiny_models import write_tiny_encodec
 from voxlab.codecs.encodec import Encodec
 from voxlab.codecs.token_files import read_tokens
 from voxlab.sidecars import schema
+from voxlab.tasks.extract import summary
 
 ROOT = Path(__file__).parents[2]
 KILLS = 5
@@ -96,6 +99,30 @@ def test_the_data_set_is_complete(quiet):
     assert "report" in printed
 
 
+def test_the_report_says_of_each_clip_what_it_is(quiet):
+    out, printed = quiet
+    page = Path(re.findall(r"\S+/report\.html", printed)[-1]).read_text()
+    cards = re.findall(r"<article>.*?</article>", page)
+    rows = {row["id"]: row for split in datasets.load_from_disk(str(out / "dataset")).values() for row in split}
+    assert len(cards) == 4
+    for card in cards:
+        row = rows[re.sub(r"<.*?>", "", re.findall(r"<h3>(.*?)</h3>", card)[0])]
+        (note,) = re.findall(r'<p class="transcript">(.*?)</p>', card)
+        assert f"{row['frames']} frames of tokens" in note
+        assert re.search(r"; gain [+\u2212]\d+\.\d dB, loudest part from \u2212\d+\.\d dB to \u221220\.0 dB; ", note)
+    assert len({note for card in cards for note in re.findall(r'<p class="transcript">.*?</p>', card)}) == 4
+
+
+def test_constant_columns_of_a_clip_are_told_apart():
+    columns = {"position": np.array([0.0, 1.0, 2.0]), "pitch": np.full(3, 57.0), "amp": np.zeros(3)}
+    chart = summary._draw_columns(columns, np.arange(3.0))
+    lines = chart.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["position 0 to 2", "pitch = 57", "amp = 0"]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "--"]
+    heights = [set(np.asarray(line.get_ydata()).tolist()) for line in lines[1:]]
+    assert heights == [{1 / 3}, {2 / 3}]
+
+
 def test_token_files_are_what_the_codec_makes_of_the_normalized_audio(quiet, weights):
     from voxlab import audio
 
@@ -132,7 +159,7 @@ def test_a_rerun_touches_nothing(quiet, settings):
 
 def test_stage_by_stage_gives_the_same_bytes(quiet, settings, tmp_path):
     out = tmp_path / "out"
-    for stages in ("[normalize]", "[encode]", "[sidecars,build]", "[audit]"):
+    for stages in ("[normalize]", "[encode]", "[sidecars]", "[build,audit]"):
         run(settings, out, f"stages={stages}")
     assert digests(out) == digests(quiet[0])
 
@@ -183,6 +210,19 @@ def test_missing_and_orphaned_tokens_are_listed(settings, quiet, tmp_path):
     printed = run(settings, out, "list_missing=true")
     assert first.relative_to(out / "tokens").as_posix().removesuffix(".ecdc") in printed
     assert "stray.ecdc" in printed
+
+
+def test_an_audit_alone_says_that_it_knows_no_recordings(settings, quiet, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(quiet[0], out)
+    first = sorted((out / "tokens").rglob("*.ecdc"))[0]
+    stray = first.with_name("stray.ecdc")
+    for old, new in zip((first, *schema.paths_beside(first)), (stray, *schema.paths_beside(stray)), strict=True):
+        shutil.copy(old, new)
+    alone = run(settings, out, "stages=[audit]")
+    assert re.search(r"stray\.ecdc: \w+_mismatch: not listed: .*the recordings were not looked at", alone)
+    told = run(settings, out, "stages=[build,audit]", code=1)
+    assert re.search(r"orphan_tokens: its recording is gone: .*stray\.ecdc", told)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,25 @@ def test_clean_folder(stage):
     page = (stage.out / "audit.html").read_text()
     assert page.count("data:image/png") == 3  # durations, and the two columns
     assert "pitch" in page
+
+
+def test_an_audit_without_recordings_says_what_it_cannot_tell(stage):
+    audit(stage)
+    for name in ("audit.txt", "audit.html"):
+        text = (stage.out / name).read_text()
+        assert "The recordings were not looked at: token files whose recording is gone are not told" in text
+        assert "stages=" in text
+    items = tuple(AudioItem(name, Path(name), "train", "") for name in IDS)
+    assert audit(Stage(stage.out, items, Ranks())).done == len(IDS)
+    for name in ("audit.txt", "audit.html"):
+        assert "not looked at" not in (stage.out / name).read_text()
+    assert json.loads((stage.out / "audit.json").read_text())["recordings"] == len(IDS)
+
+
+def test_histograms_fill_the_cards_of_the_page(stage):
+    audit(stage)
+    widths = re.findall(r'<img src="[^"]*" width="(\d+)"', (stage.out / "audit.html").read_text())
+    assert [1000 < int(width) < 1040 for width in widths] == [True] * 3
 
 
 def test_errors_fail_after_the_reports_are_written(stage):
@@ -188,9 +208,9 @@ def test_each_fault_names_the_stage_that_mends_it(tmp_path, kind, stages):
     counts = {"error": {kind: 1}, "warning": {}}
     totals = {"errors": 1, "warnings": 0, "ok_files": 0, "files": 1}
     conclusion = {"totals": totals, "counts": counts, "first": {"error": {kind: "x"}, "warning": {}}}
-    assert f"stages='[{stages}]'" in extract_audit._explain(tmp_path, conclusion, ["error"])
+    assert f"stages='[{stages},audit]'" in extract_audit._explain(tmp_path, conclusion, ["error"])
     assert extract_audit._advise({"bad_ecdc", "bad_sidecar", "dataset_mismatch"}).startswith(
-        "Run again stages='[encode,sidecars,build]', or say"
+        "Run again stages='[encode,sidecars,build,audit]', or say"
     )
 
 

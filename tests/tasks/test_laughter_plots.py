@@ -14,7 +14,9 @@ from scipy import stats
 from tests.tasks.laughter_scores import SHIFT, make_episode, make_settings, make_split
 from voxlab.metrics import alarms
 from voxlab.plots import render_png
-from voxlab.tasks.laughter import curves, event_plots, outputs, plots, report
+from voxlab.report import Section
+from voxlab.tasks.laughter import curves, event_plots, labels, outputs, plots, report
+from voxlab.tasks.laughter.charts import blank
 from voxlab.tasks.laughter.decide import decide
 from voxlab.tasks.laughter.measures import measure, put_oracle
 
@@ -163,6 +165,27 @@ def test_the_page_sets_the_alarms_of_baselines_beside_those_of_the_model(splits,
     own = [f"{summary[f'test/event/{name}']:.4g}" for name in ("recall", "fa_per_hour")]
     assert [[row[column] for column in columns] for row in rows[1:]] == [own, ["0.0625", "77.5"], ["–", "–"]]
     assert "not calibrated" not in page
+
+
+def test_the_page_names_a_few_chapters_and_whole_labels(splits, tmp_path):
+    summary = {f"test/{name}": value for name, value in splits["test"].values.items()}
+    summary |= {"threshold": 0.5, "threshold/raw": 0.5, "threshold/objective": "f1"}
+    summary |= {"calibration/slope": 1.0, "calibration/intercept": 0.0, "calibration/reason": None}
+    png = render_png(blank("", "", "", ""))
+    names = ("01_roc", "02_precision_recall", "05_timeline", "08_event_recall", "09_reliability", "11_episodes")
+    training = [Section(title, "") for title in ("Loss", "Speed")]
+    page = report.write(splits, summary, {}, dict.fromkeys(names, png), {}, tmp_path, training).read_text()
+    links = re.findall(r'<a href="#[^"]*">(.*?)</a>', page)
+    parts = ["Data", "Figures", "Baselines", "Threshold and calibration"]
+    assert links == [*parts, "Frames", "Alarms and events", "Episodes", "Training", "Made from"]
+    assert page.count("<img") == len(names)
+    assert "<h2>Calibration</h2>" in page
+    table = re.search(r"<h2>Figures</h2>.*?</table>", page)
+    assert table is not None
+    shown = re.findall(r"<tr><td>(.*?)</td>", table[0])
+    assert {"events announced at 5 false alarms per hour", "calibration error before calibration"} <= set(shown)
+    assert len(set(shown)) == len(shown) == len(labels.FIGURES) - 3
+    assert [name for name in shown if re.match(r"(at|then|before|of|that) |.* then$", name)] == []
 
 
 def test_curves_of_a_run_of_few_steps(tmp_path):

@@ -20,6 +20,7 @@ from voxlab.sidecars.audit_types import FAIL_ON, TYPES, Audit, AuditedFile, Expe
 from voxlab.sidecars.schema import DTYPES, META_SUFFIX, VALUES_SUFFIX
 
 _GONE = "its recording is gone: delete it and its sidecar"
+_UNLISTED = "not listed: new since the last build, or its recording is gone (the recordings were not looked at)"
 Stamp = tuple[str, int, int]  # path in its tree, size, time of change in ns
 
 
@@ -129,11 +130,13 @@ def audit_tokens(
     owned = [file for file in files if file.tokens not in gone]
     issues += _check_mixture(owned)
     issues += _check_columns(owned, {path for path, _, kind, _ in issues if kind == "missing_features"})
-    issues += check_listings(files, issues, tokens, manifest, dataset)
+    unlisted = _UNLISTED if recordings is None else "not listed"
+    issues += check_listings(files, issues, tokens, manifest, dataset, unlisted=unlisted)
     issues += _find_orphans(tree, sidecars, {_key(path) for path, *_ in issues})
     types = FAIL_ON if fail_on is None else fail_on
     findings = (Finding(*row, "error" if row[2] in types or row in failing else "warning") for row in issues)
-    return Audit(tuple(files), tuple(sorted(findings)))
+    count = None if recordings is None else len(recordings)
+    return Audit(tuple(files), tuple(sorted(findings)), count)
 
 
 def check_choices(expect: Expectation, fail_on: Collection[str]) -> None:

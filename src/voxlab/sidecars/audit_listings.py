@@ -39,7 +39,13 @@ class _Listing:
 
 
 def check_listings(
-    files: Sequence[AuditedFile], issues: Sequence[Row], tokens: Path, manifest: Path | None, dataset: Path | None
+    files: Sequence[AuditedFile],
+    issues: Sequence[Row],
+    tokens: Path,
+    manifest: Path | None,
+    dataset: Path | None,
+    *,
+    unlisted: str,
 ) -> Iterator[Row]:
     """Compare the listings that exist with the files; a file that both miss or name in vain is told once.
 
@@ -49,6 +55,7 @@ def check_listings(
         tokens: the folder that they are in.
         manifest: a manifest.csv.
         dataset: a folder that `datasets.load_from_disk` reads.
+        unlisted: what to say of a file that a listing lacks.
     """
     listings, failures = _open_listings(tokens, manifest, dataset)
     yield from failures
@@ -61,7 +68,7 @@ def check_listings(
     for listing in reversed(listings):  # the manifest first: a file that nothing uses does no harm
         more = present.keys() - listing.lines.keys() - told - doubtful
         told |= more
-        yield from ((path, present[path].sidecar, listing.kind, "not listed") for path in more)
+        yield from ((path, present[path].sidecar, listing.kind, unlisted) for path in more)
     for listing in listings:
         for path in listing.lines.keys() & present.keys() - doubtful:
             differences = "; ".join(listing.compare(listing.lines[path], present[path]))

@@ -24,7 +24,7 @@ def describe(audit: Audit) -> dict[str, Any]:
 
 
 def summarise(audit: Audit) -> dict[str, Any]:
-    """Return the totals: files, those without any finding, hours, findings by severity."""
+    """Return the totals: files, those without any finding, hours, findings by severity, recordings."""
     codes = [file.codes for file in audit.files if file.codes is not None]
     seconds = sum(facts.num_samples / facts.sample_rate for facts in codes)
     return {
@@ -33,7 +33,18 @@ def summarise(audit: Audit) -> dict[str, Any]:
         "hours": round(seconds / 3600, 4),
         "errors": sum(audit.count("error").values()),
         "warnings": sum(audit.count("warning").values()),
+        "recordings": audit.recordings,
     }
+
+
+def unseen(audit: Audit) -> str:
+    """Say what an audit without recordings can't tell, and how to have it told; "" for one with them."""
+    if audit.recordings is not None:
+        return ""
+    return (
+        "The recordings were not looked at: token files whose recording is gone are not told as such. The command that "
+        "made the data set, with stages='[build,audit]', tells them."
+    )
 
 
 def render_csv(audit: Audit) -> str:
@@ -51,6 +62,7 @@ def render_text(audit: Audit) -> str:
     lines = [
         f"{totals['files']} token files, {totals['hours']:g} hours; {totals['ok_files']} OK files",
         f"errors: {totals['errors']}, warnings: {totals['warnings']}",
+        *filter(None, [unseen(audit)]),
     ]
     for severity in SEVERITIES:
         for kind, count in audit.count(severity).items():

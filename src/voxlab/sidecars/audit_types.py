@@ -156,10 +156,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """All token files of a tree, and everything that is wrong with it, sorted by path."""
+    """All token files of a tree, and everything that is wrong with it, sorted by path.
+
+    Attributes:
+        files: the token files.
+        findings: what is wrong.
+        recordings: how many recordings there are that token files may be of; None: they were not looked at.
+    """
 
     files: tuple[AuditedFile, ...]
     findings: tuple[Finding, ...]
+    recordings: int | None = None
 
     @property
     def num_ok(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from voxlab import plots, report
 from voxlab.report import Media, Section
+from voxlab.tasks.compare.labels import label
 from voxlab.tasks.compare.runs import Run
 from voxlab.tasks.history import curve
 from voxlab.tasks.laughter.charts import make_chart
@@ -29,7 +30,8 @@ def sections(title: str, runs: Sequence[Run]) -> list[Section]:
         return []
     drawn = [number for number, rows in enumerate(histories) if rows]
     colours = {runs[number].title: _COLOURS[place % len(_COLOURS)] for place, number in enumerate(drawn)}
-    charts = [_draw(name, [histories[number] for number in drawn]) for name in names]
+    task = runs[drawn[0]].task
+    charts = [_draw(task, name, [histories[number] for number in drawn]) for name in names]
     return [report.legend(title, colours), report.gallery("", charts)]
 
 
@@ -40,11 +42,12 @@ def _names(histories: Sequence[Sequence[dict[str, float]]]) -> list[str]:
     return sorted(whole, key=lambda name: (not name.startswith("val/"), not name.endswith("loss")))[:_CHARTS]
 
 
-def _draw(name: str, histories: Sequence[Sequence[dict[str, float]]]) -> Media:
+def _draw(task: str, name: str, histories: Sequence[Sequence[dict[str, float]]]) -> Media:
     chart, axes = make_chart("", "step", "", _SIZE)
     for place, rows in enumerate(histories):
         x, y = curve(rows, name)
         turn, colour = divmod(place, len(_COLOURS))
         mark = "." if len(x) < _FEW_POINTS else ""
         axes.plot(x, y, color=_COLOURS[colour], linestyle=_STYLES[turn % len(_STYLES)], linewidth=1.2, marker=mark)
-    return Media(name, "image/png", plots.render_png(chart))
+    words = label(task, name)
+    return Media(words or name, "image/png", plots.render_png(chart), name if words else "")

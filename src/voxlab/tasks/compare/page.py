@@ -13,6 +13,7 @@ from voxlab.tasks.compare import curves, differences, figures, media
 from voxlab.tasks.compare.differences import Rows
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.groups import Group
+from voxlab.tasks.compare.labels import titled
 from voxlab.tasks.compare.runs import Run
 from voxlab.tasks.train_tokenizer.files import write_csv
 
@@ -69,7 +70,8 @@ def _notices(runs: Sequence[Run], groups: Sequence[Group]) -> Iterator[Section]:
 def _table(title: str, group: Group, folder: Path) -> Section:
     """Show state and figures of each run; the best value of each figure stands out."""
     arrows = {1: " ↑", -1: " ↓", 0: ""}
-    columns = ["run", "state", "time", *(f"{name}{arrows[figures.direction(name)]}" for name in group.names)]
+    named = (titled(group.task, name, arrows[figures.direction(name)]) for name in group.names)
+    columns = ["run", "state", "time", *named]
     rows = []
     for run in group.runs:
         cells = [_cell(run.figures.get(name), group.best[name]) for name in group.names]
@@ -144,7 +146,7 @@ def _details(groups: Sequence[Group], runs: Sequence[Run]) -> Section:
 
 def _all_figures(group: Group) -> Section:
     names = dict.fromkeys(chain.from_iterable(run.figures for run in group.runs))
-    rows = [[name, *(_cell(run.figures.get(name), None) for run in group.runs)] for name in names]
+    rows = [[titled(group.task, name), *(_cell(run.figures.get(name), None) for run in group.runs)] for name in names]
     return report.table(
         f"All {len(rows)} figures of {group.task}", ["figure", *(run.label for run in group.runs)], rows
     )

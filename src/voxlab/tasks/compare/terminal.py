@@ -1,8 +1,8 @@
-"""The comparison in the terminal; plain columns, as wide as they need to be, where the output goes to a file."""
+"""The comparison in the terminal: rows of runs, columns of runs where only that fits, else several tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,53 +12,103 @@ from voxlab.tasks.compare.groups import Group
 from voxlab.tasks.compare.runs import Run
 
 _SETTINGS = 4  # more differing settings than so are left to the page
-_PLAIN_WIDTH = 1000  # characters, of a file
+_LABEL, _VALUE = 20, 28  # characters; with a longer run all get numbers, a longer setting loses its middle
+_GAP = 2  # characters between columns
+
+Grid = list[list[Text]]  # rows of cells, the first of them and the first cell of each are headings
 
 
 def show(groups: Sequence[Group], console: Console | None = None) -> None:
-    """Print a row for each run: state, differing settings, figures; the best of each figure stands out."""
+    """Print state, differing settings and figures of the runs, as wide as the console; the best of each stands out."""
     console = console or Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
     for group in groups:
         if len(groups) > 1:
             console.print(Text(f"\ntask={group.task}", style="bold"))
-        console.print(_table(group, plain=not console.is_terminal))
-        if notes := _explain(group):
-            console.print(Text(notes))
+        grid = _grid(group)
+        turned = [list(column) for column in zip(*grid, strict=True)]
+        by_run = _width(grid) <= console.width or _width(turned) > console.width
+        for number, part in enumerate(_parts(grid if by_run else turned, console.width)):
+            if number:
+                console.print()
+            console.print(_table(part, group.names))
+        for line in _explain(group, "column" if by_run else "row"):
+            console.print(Text(line))
 
 
-def _table(group: Group, *, plain: bool) -> Table:
+def _grid(group: Group) -> Grid:
+    """Return a row for each run: its name, its state where not all are done, settings, figures."""
     settings = dict(list(group.settings.items())[:_SETTINGS])
-    table = Table(box=None if plain else SIMPLE, pad_edge=False)
-    for title in ("run", "state", *settings):
-        table.add_column(Text(title), overflow="fold")
-    for name in group.names:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for number, run in enumerate(group.runs):
+    is_whole = all(run.state == "done" for run in group.runs)
+    rows = [[Text(title) for title in ("run", *([] if is_whole else ["state"]), *settings, *group.names)]]
+    for number, (run, name) in enumerate(zip(group.runs, _names(group.runs), strict=True)):
+        state = [] if is_whole else [Text(_state(run), style="" if run.state == "done" else "red")]
         own = [Text(_spell(values[number])) for values in settings.values()]
-        cells = [_figure(run.figures.get(name), group.best[name]) for name in group.names]
-        table.add_row(Text(run.label), _state(run), *own, *cells)
+        cells = [_figure(run.figures.get(figure), group.best[figure]) for figure in group.names]
+        rows.append([Text(name), *state, *own, *cells])
+    return rows
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return the labels of the runs, or numbers where one is long."""
+    is_short = all(cell_len(run.label) <= _LABEL for run in runs)
+    return [run.label if is_short else f"[{number}]" for number, run in enumerate(runs, 1)]
+
+
+def _state(run: Run) -> str:
+    """Return the state without its reason, which stands below the table."""
+    return run.state.partition(":")[0].partition(";")[0]
+
+
+def _widths(grid: Grid) -> list[int]:
+    return [max(cell.cell_len for cell in column) + _GAP for column in zip(*grid, strict=True)]
+
+
+def _width(grid: Grid) -> int:
+    return sum(_widths(grid))
+
+
+def _parts(grid: Grid, width: int) -> Iterator[Grid]:
+    """Yield the table in parts that fit the console, each with the first column."""
+    first, *others = _widths(grid)
+    start, used = 1, first
+    for place, own in enumerate(others, 1):
+        if used + own > width and place > start:
+            yield [[row[0], *row[start:place]] for row in grid]
+            start, used = place, first
+        used += own
+    yield [[row[0], *row[start:]] for row in grid]
+
+
+def _table(grid: Grid, figures: Sequence[str]) -> Table:
+    """Return rows as a table without lines; `figures` are titles of columns that align right."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    head, *rows = grid
+    for title in head:
+        table.add_column(title, justify="right" if title.plain in figures else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _explain(group: Group) -> str:
-    """Say what the marks in the table mean, those that it has."""
+def _explain(group: Group, line: str) -> Iterator[str]:
+    """Yield what the marks in the table mean, those that it has, and what of names and states it has no room for."""
     shown = [run.figures[name] for run in group.runs for name in group.names if name in run.figures]
     has = {
-        "* best of its column": any(best is not None for best in group.best.values()),
+        f"* best of its {line}": any(best is not None for best in group.best.values()),
         "[low, high]: 95 % interval": any(figure.interval for figure in shown),
         "- none": any(name not in run.figures for run in group.runs for name in group.names),
     }
-    return "; ".join(note for note, is_there in has.items() if is_there)
-
-
-def _state(run: Run) -> Text:
-    return Text(run.state, style="" if run.state == "done" else "red")
+    if notes := "; ".join(note for note, is_there in has.items() if is_there):
+        yield notes
+    for run, name in zip(group.runs, _names(group.runs), strict=True):
+        reason = f": {run.state}" if run.state != _state(run) else ""
+        if name != run.label or reason:
+            yield f"{name}: {run.label}{reason}" if name != run.label else f"{name}{reason}"
 
 
 def _spell(value: object) -> str:
-    return "-" if value is None else str(value)
+    text = "-" if value is None else str(value)
+    return text if len(text) <= _VALUE else f"{text[:8]}…{text[9 - _VALUE :]}"
 
 
 def _figure(figure: Figure | None, best: float | None) -> Text:

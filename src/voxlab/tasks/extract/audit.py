@@ -21,7 +21,7 @@ from voxlab.sidecars.audit_types import TYPES, Audit, Expectation, Finding
 from voxlab.tasks.extract.audit_page import build_page
 from voxlab.tasks.extract.stage import DATASET, TOKENS, Outcome, Stage
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 TEXT, JSON, CSV, PAGE = REPORTS = ("audit.txt", "audit.json", "audit.csv", "audit.html")
 STATE, LISTING = "audit.json", "manifest.csv"
 _SHOWN, _FILES, _WIDTH = 3, 4, 200  # types of findings in the message of a failed audit, files and letters of each
@@ -231,7 +231,7 @@ def _advise(kinds: Collection[str]) -> str:
     again = [name for name in ("encode", "sidecars", "build") if name in {_AGAIN.get(kind) for kind in kinds}]
     if by_hand:
         return f"{by_hand[0].upper()}{by_hand[1:]}, then run all stages again; or choose audit.fail_on=[...]."
-    stages = f"Run again stages='[{','.join(again)}]', or say" if again else "Correct these files, or say"
+    stages = f"Run again stages='[{','.join([*again, 'audit'])}]', or say" if again else "Correct these files, or say"
     return f"{stages} what counts as an error with audit.fail_on=[...]."
 
 

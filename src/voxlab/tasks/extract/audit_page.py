@@ -6,7 +6,7 @@ import numpy as np
 
 from voxlab import plots, report
 from voxlab.sidecars.audit_listings import pool
-from voxlab.sidecars.audit_report import SEVERITIES, summarise
+from voxlab.sidecars.audit_report import SEVERITIES, summarise, unseen
 from voxlab.sidecars.audit_types import TYPES, Audit, AuditedFile
 from voxlab.sidecars.schema import STATISTICS
 
@@ -19,6 +19,7 @@ def build_page(found: Audit) -> list[report.Section]:
     verdict = f"errors: {totals['errors']}, warnings: {totals['warnings']}; {totals['ok_files']} files are OK."
     return [
         report.notice(verdict, "error" if totals["errors"] else "warning" if totals["warnings"] else "info"),
+        *([report.notice(text, "info")] if (text := unseen(found)) else []),
         report.facts("Summary", {name.replace("_", " "): value for name, value in totals.items()}),
         *_findings(found),
         *_durations(found),

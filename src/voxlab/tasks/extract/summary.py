@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -148,15 +150,32 @@ def _gains(stage: Stage) -> Iterator[report.Section]:
 
 def _examples(stage: Stage) -> Iterator[report.Section]:
     """Show the first recordings: what was encoded, its tokens, its conditioning."""
-    records = Ledger(stage.out, "encode", stage.ranks).records
-    done = [item for item in stage.items if "frames" in records.get(item.id, {})][:_CLIPS]
+    encoded, normalized = (Ledger(stage.out, name, stage.ranks).records for name in ("encode", "normalize"))
+    done = [item for item in stage.items if "frames" in encoded.get(item.id, {})][:_CLIPS]
     if done:
-        yield report.players("What was encoded", [_clip(stage, item) for item in done])
+        notes = [_note(item, encoded[item.id], normalized.get(item.id, {})) for item in done]
+        clips = [_clip(stage, item, note) for item, note in zip(done, notes, strict=True)]
+        yield report.players("What was encoded", clips)
 
 
-def _clip(stage: Stage, item: AudioItem) -> report.Clip:
+def _note(item: AudioItem, encoded: Mapping[str, Any], normalized: Mapping[str, Any]) -> str:
+    """Say what a clip is: what is known of the recording, what normalize did to it, how many tokens it has."""
+    parts = [f"{key}: {value}" for key, value in item.metadata.items() if value is not None]
+    if normalized.get("gain_db") is not None:
+        before, after = (_decibels(normalized[f"peak_rms_{place}"]) for place in ("in", "out"))
+        gain = f"gain {normalized['gain_db']:+.1f} dB, loudest part from {before} to {after}"
+        parts.append(gain.replace("-", "\N{MINUS SIGN}"))
+    else:
+        parts.append("encoded as recorded")
+    return "; ".join([f"split {item.split}", *parts, f"{encoded['frames']:,} frames of tokens"])
+
+
+def _decibels(level: float) -> str:
+    return f"{20 * math.log10(level):.1f} dB" if level > 0 else "silence"
+
+
+def _clip(stage: Stage, item: AudioItem, text: str) -> report.Clip:
     normalized = stage.out / NORMALIZED / f"{item.id}.wav"
-    text = ", ".join(f"{key}: {value}" for key, value in item.metadata.items() if value is not None)
     try:
         wav, sample_rate = audio.load(normalized if normalized.is_file() else item.read())
         images = [plots.render_png(chart) for chart in _charts(stage, item)]
@@ -166,7 +185,10 @@ def _clip(stage: Stage, item: AudioItem) -> report.Clip:
 
 
 def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
-    """Draw the tokens of a recording, and its conditioning, each column from its smallest to its largest value."""
+    """Draw the tokens of a recording, and its conditioning, each column from its smallest to its largest value.
+
+    A constant column has no range: each is a dashed line at a height of its own, with its value beside its name.
+    """
     paths = [stage.out / TOKENS / f"{item.id}{suffix}" for suffix in SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None or read_header(path).lm:
@@ -178,14 +200,22 @@ def _charts(stage: Stage, item: AudioItem) -> Iterator[Figure]:
     if not meta.is_file():
         return
     sidecar = schema.read(npy, meta)
-    curves = {}
-    for name in sidecar.names[:_COLUMNS]:
-        values = sidecar.column(name).astype(float)
+    columns = {name: sidecar.column(name).astype(float) for name in sidecar.names[:_COLUMNS]}
+    if columns:
+        yield _draw_columns(columns, frame_times(tokens))
+
+
+def _draw_columns(columns: Mapping[str, np.ndarray], times: np.ndarray) -> Figure:
+    curves, constants = dict[str, tuple[Any, Any]](), list[str]()
+    flat = [name for name, values in columns.items() if values.min() == values.max()]
+    for name, values in columns.items():
         low, high = values.min(), values.max()
-        label = f"{name} {low:.3g}" + (f" to {high:.3g}" if high > low else "")
-        curves[label] = (frame_times(tokens), (values - low) / ((high - low) or 1))
-    if curves:
-        yield plots.plot_curves(curves, "time (s)", "of range", size=plots.CARD)
+        if name in flat:
+            constants.append(f"{name} = {low:.4g}")
+            curves[constants[-1]] = (times, np.full(len(values), (flat.index(name) + 1) / (len(flat) + 1)))
+        else:
+            curves[f"{name} {low:.3g} to {high:.3g}"] = (times, (values - low) / (high - low))
+    return plots.plot_curves(curves, "time (s)", "of range", dashed=constants, size=plots.CARD)
 
 
 def describe_plan(stage: Stage, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:

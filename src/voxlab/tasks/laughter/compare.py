@@ -6,6 +6,7 @@ python main.py task=laughter stage=compare runs=outputs/laughter/<stamp>; a swee
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from voxlab.metrics import bootstrap, ranking
 from voxlab.metrics.events import pool
 from voxlab.report import Section
 from voxlab.tasks.laughter.charts import GREY, add_reference, add_shared_legend, make_figure, style
+from voxlab.tasks.laughter.labels import label
 from voxlab.tasks.laughter.measures import draw_ranking
 from voxlab.tasks.laughter.outputs import read_predictions
 from voxlab.tasks.laughter.report import interval_text
@@ -29,17 +31,13 @@ from voxlab.tasks.train_tokenizer.files import write_csv
 
 log = logging.getLogger(__name__)
 
-_FIGURES = {
-    "test/ap_lift": "AP over the prior",
-    "test/auroc": "AUROC",
-    "test/f1": "F1 at the threshold",
-    "test/event/recall_at_5_fa_per_hour": "events announced at 5 FA/h",
-}
+_FIGURES = ("test/ap_lift", "test/auroc", "test/f1", "test/event/recall_at_5_fa_per_hour")  # with intervals, and drawn
 _MORE = ("test/ap", "test/macro/ap", "test/macro/auroc", "test/event/recall", "test/event/fa_per_hour")
 _MORE += ("test/event/lead_s/mean", "test/prior", "threshold")
 _NAMES = {"loss": "name", "model": "family"}  # of these parts one key names the rest
 _TYPED = {"BinaryCrossEntropy": "bce", "Focal": "focal", "AdaptiveFocal": "adaptive_focal"}  # loss=...
 _CHANCE = {"test/ap_lift": 1.0, "test/auroc": 0.5}
+_LABEL_CHARACTERS = 30  # of a line beside an axis
 _DODGE = 0.6  # of the distance between two shifts, which the runs of one share
 _DERIVED = ("labels.shift", "loss.negative_weight", "loss.positive_weight", "step")
 
@@ -191,9 +189,9 @@ def plot_shifts(jobs: Sequence[Job]) -> Figure:
     groups = list(dict.fromkeys(job.group for job in jobs))
     shifts = sorted({job.shift for job in jobs})
     beside = (np.arange(len(groups)) - (len(groups) - 1) / 2) * _DODGE / max(len(groups), 3)
-    for place, (name, label) in enumerate(_FIGURES.items()):
+    for place, name in enumerate(_FIGURES):
         axes = chart.add_subplot(2, 2, place + 1, facecolor="none")
-        style(axes, "shift (frames of 80 ms)", label)
+        style(axes, "shift (frames of 80 ms)", textwrap.fill(label(name), _LABEL_CHARACTERS))
         for group, offset in zip(groups, beside, strict=True):
             own = sorted((job for job in jobs if job.group == group), key=lambda job: job.shift)
             _draw_line(axes, own, name, group, {shift: index + offset for index, shift in enumerate(shifts)})
@@ -221,15 +219,15 @@ def _draw_line(axes: Axes, jobs: Sequence[Job], name: str, group: str, places: M
 
 def _table(jobs: Sequence[Job]) -> Section:
     columns = ["run"]
-    for label in ("AP", *_FIGURES.values()):
-        columns += [label, "95 % interval"]
+    for name in ("test/ap", *_FIGURES):
+        columns += [label(name), f"95 % interval of {label(name)}"]
     rows = []
     for job in jobs:
         row: list[Any] = [job.label]
         for name in ("test/ap", *_FIGURES):
             row += [job.metrics.get(name), interval_text(job.metrics.get(f"{name}/ci"))]
         rows.append([*row, *(job.metrics.get(name) for name in _MORE[1:])])
-    return report.table("Runs", [*columns, *(name.removeprefix("test/") for name in _MORE[1:])], rows)
+    return report.table("Runs", [*columns, *map(label, _MORE[1:])], rows)
 
 
 def _baselines(jobs: Sequence[Job]) -> Section:
@@ -290,5 +288,5 @@ def _difference_table(differences: Sequence[Mapping[str, Any]]) -> Iterator[Sect
             low, high = row[f"{name}/low"], row[f"{name}/high"]
             cells += [row[name], interval_text(None if low is None else (low, high))]
         rows.append(cells)
-    columns = ["run", "minus", "AP", "95 % interval", "AUROC", "95 % interval"]
+    columns = ["run", "minus", "AP", "95 % interval of AP", "AUROC", "95 % interval of AUROC"]
     yield report.table("Differences on the same resamples of shows", columns, rows)

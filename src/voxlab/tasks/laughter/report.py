@@ -6,57 +6,33 @@ from typing import Any
 
 from voxlab import report
 from voxlab.report import Section
+from voxlab.tasks.laughter.labels import FIGURES
 from voxlab.tasks.laughter.measures import SplitMeasures
 
-_FIGURES = {  # name -> what it is
-    "ap": "average precision (AP)",
-    "ap_lift": "AP over the prior",
-    "auroc": "AUROC",
-    "macro/ap": "AP, mean of episodes",
-    "macro/auroc": "AUROC, mean of episodes",
-    "precision": "precision of frames",
-    "recall": "recall of frames",
-    "f1": "F1 of frames",
-    "mcc": "MCC",
-    "event/recall": "events announced, within the horizon",
-    "event/precision": "alarms that announce one",
-    "event/fa_per_hour": "false alarms per hour",
-    "event/lead_s/mean": "mean lead (s)",
-    "event_h25/recall": "events announced up to 2 s before",
-    "event_h25/fa_per_hour": "false alarms per hour then",
-    "event/recall_at_1_fa_per_hour": "events announced at 1 false alarm per hour",
-    "event/recall_at_5_fa_per_hour": "at 5 per hour",
-    "event/recall_at_20_fa_per_hour": "at 20 per hour",
-    "sed/f1": "onset F1, collar 0.2 s",
-    "log_loss": "log loss (nats)",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "uncalibrated/ece": "calibration error before",
-}
-_COMPARED = {  # with the baselines
-    "ap": "AP",
-    "ap_lift": "AP over prior",
-    "auroc": "AUROC",
-    "macro/auroc": "AUROC, mean of episodes",
-    "event/recall": "events announced at the threshold",
-    "event/fa_per_hour": "false alarms per hour at the threshold",
-    "event/recall_at_5_fa_per_hour": "events announced at 5 FA/h",
-}
-_TITLES = {  # plot, without its number -> heading
-    "roc": "ROC",
-    "precision_recall": "Precision and recall",
-    "confusion": "Confusion",
-    "thresholds": "Thresholds",
-    "timeline": "Episodes over time",
-    "timeline_best": "Episode of the highest AP",
-    "timeline_median": "Episode of the middle AP",
-    "timeline_worst": "Episode of the lowest AP",
-    "onset_locked": "Around an onset",
-    "leads": "Lead times",
-    "event_recall": "Events announced over false alarms",
-    "reliability": "Calibration",
-    "episodes": "Episodes",
-    "scores": "Scores of both classes",
+_ELSEWHERE = ("prior", "threshold", "loss")  # in tables of their own, or in the curves
+_COMPARED = (  # with the baselines
+    *("ap", "ap_lift", "auroc", "macro/auroc"),
+    *("event/recall", "event/fa_per_hour", "event/recall_at_5_fa_per_hour"),
+)
+_CHAPTERS: dict[str, dict[str, str]] = {  # chapter -> its plots, without their numbers -> heading
+    "Frames": {
+        "roc": "ROC",
+        "precision_recall": "Precision and recall",
+        "confusion": "Confusion",
+        "thresholds": "Thresholds",
+        "reliability": "Calibration",
+        "scores": "Scores of both classes",
+    },
+    "Alarms and events": {
+        "timeline": "Episodes over time",
+        "timeline_best": "Episode of the highest AP",
+        "timeline_median": "Episode of the middle AP",
+        "timeline_worst": "Episode of the lowest AP",
+        "onset_locked": "Around an onset",
+        "leads": "Lead times",
+        "event_recall": "Events announced over false alarms",
+    },
+    "Episodes": {"episodes": "How well each episode is predicted"},
 }
 _TIMELINE = (
     "Green alarms announce a laugh within the horizon; violet ones come before it, but within 2 s of a laugh: they "
@@ -95,7 +71,11 @@ def write(
 ) -> Path:
     """Write report.html and return its path."""
     page = [*_notices(splits, summary), _facts(splits), _figures(splits, summary), _baselines(summary, baselines)]
-    page += [_threshold(summary), *_plots(images), *_episodes(splits), *sections, _record(record)]
+    page.append(_threshold(summary))
+    chapters = _plots(images)
+    chapters["Episodes"] += _episodes(splits)
+    page += [section for name, parts in chapters.items() for section in report.chapter(name, parts)]
+    page += [*report.chapter("Training", sections), _record(record)]
     return report.write_report(run_dir / "report.html", "Laughter prediction", str(run_dir), page)
 
 
@@ -132,9 +112,11 @@ def _facts(splits: Mapping[str, SplitMeasures]) -> Section:
 
 
 def _figures(splits: Mapping[str, SplitMeasures], summary: Mapping[str, Any]) -> Section:
-    columns = ["measure"] + [text for split in splits for text in (split, "95 % interval")]
+    columns = ["measure"] + [text for split in splits for text in (split, f"95 % interval of {split}")]
     rows = []
-    for name, label in _FIGURES.items():
+    for name, label in FIGURES.items():
+        if name in _ELSEWHERE:
+            continue
         cells = [[summary.get(f"{split}/{name}"), interval_text(summary.get(f"{split}/{name}/ci"))] for split in splits]
         rows.append([label, *(cell for pair in cells for cell in pair)])
     return report.table("Figures", columns, rows)
@@ -151,27 +133,31 @@ def _baselines(summary: Mapping[str, Any], baselines: Mapping[str, Mapping[str, 
     for baseline, figures in baselines.items():
         gain = [figures.get("ap_gain"), interval_text(figures.get("ap_gain/ci"))]
         rows.append([baseline.replace("_", " "), *(figures.get(name) for name in _COMPARED), *gain])
-    return report.table(
-        "Baselines", ["on test", *_COMPARED.values(), "AP of the model above it", "95 % interval"], rows
-    )
+    labels = [FIGURES[name] for name in _COMPARED]
+    gain = "AP of the model above it"
+    return report.table("Baselines", ["on test", *labels, gain, f"95 % interval of {gain}"], rows)
 
 
 def _threshold(summary: Mapping[str, Any]) -> Section:
     shown = {
-        "threshold (probability)": summary["threshold"],
-        "before calibration": summary["threshold/raw"],
-        "chosen for": summary["threshold/objective"],
-        "95 % of resamples": interval_text(summary.get("threshold/ci")),
-        "slope": summary["calibration/slope"],
-        "intercept": summary["calibration/intercept"],
+        FIGURES["threshold"]: summary["threshold"],
+        "threshold before calibration": summary["threshold/raw"],
+        "threshold chosen for": summary["threshold/objective"],
+        "threshold, 95 % of resamples": interval_text(summary.get("threshold/ci")),
+        "calibration: slope": summary["calibration/slope"],
+        "calibration: intercept": summary["calibration/intercept"],
     }
     return report.facts("Threshold and calibration", shown)
 
 
-def _plots(images: Mapping[str, bytes]) -> Iterator[Section]:
+def _plots(images: Mapping[str, bytes]) -> dict[str, list[Section]]:
+    """Return the plots of each chapter."""
+    chapters = {chapter: list[Section]() for chapter in _CHAPTERS}
     for name, image in images.items():
         plot = name.partition("_")[2]
-        yield report.figure(_TITLES[plot], image, _CAPTIONS.get(plot, ""))
+        (chapter,) = (chapter for chapter, titles in _CHAPTERS.items() if plot in titles)
+        chapters[chapter].append(report.figure(_CHAPTERS[chapter][plot], image, _CAPTIONS.get(plot, "")))
+    return chapters
 
 
 def _episodes(splits: Mapping[str, SplitMeasures]) -> Iterator[Section]:

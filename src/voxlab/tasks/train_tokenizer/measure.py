@@ -91,9 +91,11 @@ MEASURES: dict[str, Measure] = {
     "stoi": Measure("STOI", _at(_SPEECH, measures.stoi), True),
     "estoi": Measure("ESTOI", _at(_SPEECH, measures.stoi, extended=True), True),
     "mse": Measure("mean squared error", _aligned(measures.mean_squared_error), None),
-    "silence_mse": Measure("that of silence", _aligned(measures.mean_squared_error, silence=True), None),
+    "silence_mse": Measure("mean squared error of silence", _aligned(measures.mean_squared_error, silence=True), None),
     "mae": Measure("mean absolute error", _aligned(measures.mean_absolute_error), None),
-    "silence_mae": Measure("that of silence", _aligned(measures.mean_absolute_error, silence=True), None),
+    "silence_mae": Measure(
+        "mean absolute error of silence", _aligned(measures.mean_absolute_error, silence=True), None
+    ),
     "peak": Measure("largest error", _aligned(measures.peak_error), None),
 }
 JUDGED: dict[str, Measure] = {
