@@ -3,10 +3,14 @@
 import io
 import logging
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from voxlab import progress
+from voxlab.data.sample import beat2
+from voxlab.models.tokenizer.quantizer import ResidualQuantizer
 from voxlab.progress import BulkProgress, track
 
 
@@ -85,3 +89,19 @@ def test_only_the_first_rank_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     with BulkProgress(3, "training", "steps") as bar:
         bar.advance()
     assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_k_means_of_codebooks_and_samples_show_their_progress(
+    drawn: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    terminal = terminal_of(monkeypatch) if drawn else None
+    quantizer = ResidualQuantizer(4, num_codebooks=3, codebook_size=8)
+    quantizer.initialize(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)), 100, seed=0)
+    monkeypatch.setattr(beat2, "_TAKES", beat2._TAKES[:1])
+    beat2.write_sample(tmp_path / "beat")
+    shown = terminal.getvalue() if terminal else capfd.readouterr().err
+    assert ("k-means" in shown) == ("sample corpus" in shown) == drawn
+    assert ("3/3" in shown) == ("1/1" in shown) == drawn
+    beat2.write_sample(tmp_path / "beat")  # it is there
+    assert (terminal.getvalue() if terminal else capfd.readouterr().err) == (shown if drawn else "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
 from tests.tasks.laughter_scores import SHIFT, make_episode, make_settings, make_split
+from tests.test_progress import terminal_of
 from voxlab.errors import UserError
 from voxlab.metrics.bootstrap import draw_counts, number_clusters
 from voxlab.metrics.events import logit_of, pool, sigmoid
@@ -388,13 +390,13 @@ def test_every_file_is_written(done):
         assert {"roc_fpr", "roc_band_low", "pr_precision", "event_recall", "onset_locked_onsets"} <= set(curves.files)
 
 
-def test_the_same_scores_give_the_same_bytes(tmp_path):
-    for name in ("one", "two"):
-        run(tmp_path / name, settings=make_settings(eval={"bootstrap": 100}))
-    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*") if path.suffix != ".html"]
+def test_the_same_scores_give_the_same_bytes(done, tmp_path):
+    _, folder = done
+    run(tmp_path, settings=make_settings(eval={"csv": True}))
+    files = [path.relative_to(folder) for path in folder.rglob("*.*") if path.suffix != ".html"]
     assert len(files) > 20
     for file in files:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes(), file
 
 
 def test_a_damaged_prediction_names_its_file(tmp_path):
@@ -454,9 +456,12 @@ def test_the_page_warns_of_what_makes_figures_void(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["flags"] == flags
 
 
-def test_the_mean_around_an_onset_rises_before_it():
+def test_the_mean_around_an_onset_rises_before_it(monkeypatch):
     decision = decide(VALIDATION, make_settings())
+    terminal = terminal_of(monkeypatch)
     evaluation = measure_all(TRAIN, VALIDATION, TEST, make_settings(), decision, 0)
+    total = len(evaluation.splits) + len(evaluation.baselines)
+    assert re.search(rf"measuring .*m{total}/{total}\x1b", terminal.getvalue())
     _, data = event_plots.plot_onset_locked(evaluation.splits["test"], decision, 0)
     seconds, mean = data["onset_locked_s"], data["onset_locked_onsets"]
     before = (seconds > -0.45) & (seconds < -0.05)

@@ -23,6 +23,7 @@ from voxlab.parallel import Ranks
 from voxlab.tasks.train_tokenizer import anchors as tokenizer_anchors
 from voxlab.tasks.train_tokenizer import quality as tokenizer_quality
 from voxlab.tasks.train_tokenizer import test_settings as tokenizer_test_settings
+from voxlab.tasks.train_tokenizer.compare import compare
 from voxlab.tasks.train_tokenizer.measure import Judges, prefix_counts, spread
 from voxlab.tasks.train_tokenizer.speed import measure_speed
 from voxlab.tasks.train_tokenizer.stability import measure_stability
@@ -122,7 +123,7 @@ def test_the_page_shows_what_matters(perfect):
     page = (run_dir / "report.html").read_text()
     for text in (
         "Llasa",
-        "that of silence",
+        "mean squared error of silence",
         "no measure of quality",
         "real-time factor",
         "audio controls",
@@ -266,6 +267,31 @@ def test_a_sweep_is_compared(root, tmp_path):
     assert "measured other recordings" not in page
     measure(root, tmp_path / "2", limit=2)
     assert "measured other recordings" in (tmp_path / "comparison.html").read_text()
+
+
+def test_a_damaged_job_is_named_and_the_others_compared(root, tmp_path, caplog):
+    measure(root, tmp_path / "0", limit=1)
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    path = tmp_path / "0" / "quality.json"
+    whole = path.read_text()
+    damages = {
+        whole[: len(whole) // 2]: "quality.json: ",
+        "[1, 2]": "not an object with keys",
+        whole.replace('"ms_mel": {', '"other": {', 1): "missing or damaged: measures.ms_mel",
+        whole.replace('"rates"', '"rates of before"'): "rates is 'missing'",
+    }
+    for text, said in damages.items():
+        path.write_text(text)
+        caplog.clear()
+        page = compare(tmp_path)
+        (warning,) = [record.message for record in caplog.records if "left out" in record.message]
+        assert f"left out {path}" in warning
+        assert said in warning
+        assert f"delete {tmp_path / '0'} and type the same command with hydra.sweep.dir={tmp_path}" in warning
+        assert [row["job"] for row in rows(tmp_path / "comparison.csv")] == ["1: pcm, 256 kbit/s"]
+        assert "Left out: " in page.read_text()
+    (tmp_path / "1" / "quality.json").write_text("")
+    assert compare(tmp_path) is None
 
 
 def test_published_figures_at_the_nearest_rate():

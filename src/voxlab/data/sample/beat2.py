@@ -16,6 +16,7 @@ from voxlab.data.beat2_files import MOTION, SEMANTIC, SPLIT_TABLE, TEXT, WAV
 from voxlab.motion.clip import NUM_BETAS, NUM_EXPRESSIONS, NUM_JOINTS, Motion
 from voxlab.motion.files import write_motion
 from voxlab.motion.skeleton import HAND_JOINTS, JAW
+from voxlab.progress import track
 from voxlab.storage import atomic_write_bytes
 
 FPS, SAMPLE_RATE = 30, 16_000
@@ -67,7 +68,7 @@ def write_sample(folder: Path) -> bool:
     if table.exists():  # it is written last
         return False
     rows = ["id,type"]
-    for order, take in enumerate(_TAKES):
+    for order, take in enumerate(track(_TAKES, "sample corpus", "clips")):
         speaker = _SPEAKERS[take.speaker]
         clip_id = f"{speaker.number}_{speaker.name}_{take.kind}_{take.number}_{take.number}"
         _write_take(folder, clip_id, take, speaker, order)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from voxlab.audio import encode_flac
+from voxlab.progress import track
 from voxlab.storage import atomic_write_bytes
 
 SAMPLE_RATE = 16_000
@@ -41,7 +42,7 @@ _HEAD = "; synthetic speakers, in the columns of the real file\n;ID  |SEX| SUBSE
 def write_sample(folder: Path) -> None:
     """Write the sample corpus as the folder LibriSpeech, unless it is there; the same bytes each time."""
     lines = [_HEAD]
-    for speaker in _SPEAKERS:
+    for speaker in track(_SPEAKERS, "sample corpus", "speakers"):
         seconds = 0.0
         for chapter in range(1, speaker.chapters + 1):
             seconds += _write_chapter(folder, speaker, 10 * speaker.number + chapter)

@@ -27,6 +27,7 @@ from voxlab.data.podcastfillers_files import (
     sanitise,
 )
 from voxlab.data.sample.voices import Voice, breathe, chord, hum, laugh, speak
+from voxlab.progress import track
 from voxlab.storage import atomic_write_bytes
 
 SAMPLE_RATE = 16_000
@@ -108,7 +109,7 @@ def write_sample(folder: Path) -> None:
     if table.exists():  # it is written last
         return
     rows: list[dict[str, Any]] = []
-    for number, show in enumerate(_SHOWS):
+    for number, show in enumerate(track(_SHOWS, "sample corpus", "episodes")):
         rows += _write_episode(folder, show, number, first_id=10_000 + len(rows))
     _write(table, _csv(rows))
 

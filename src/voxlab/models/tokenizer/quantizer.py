@@ -10,6 +10,7 @@ from voxlab.errors import UserError, check_types
 from voxlab.models.tokenizer.distance import find_nearest
 from voxlab.models.tokenizer.kmeans import cluster
 from voxlab.models.tokenizer.ranks import gather_from_ranks, rank_and_world, send_from_first, sum_over_ranks
+from voxlab.progress import track
 
 _LEAST_COUNT = 1e-5
 _FRESH_STD = 0.3  # about that of the latents of fresh networks: most entries then get a share of them
@@ -255,7 +256,8 @@ class ResidualQuantizer(nn.Module):
         if rank_and_world()[0] == 0:
             generator = torch.Generator().manual_seed(seed)
             residual = self._project(pool.to(self.sums.device).T[None])
-            for counts, sums in zip(self.counts, self.sums, strict=True):
+            books = list(zip(self.counts, self.sums, strict=True))
+            for counts, sums in track(books, "k-means", "codebooks"):
                 centers, nearest = cluster(residual, self.codebook_size, generator)
                 members = torch.bincount(nearest, minlength=self.codebook_size).clamp_min(1)
                 counts.copy_(members * (vectors_per_step / len(pool)))

@@ -18,6 +18,7 @@ from voxlab import storage
 from voxlab.metrics import bootstrap
 from voxlab.metrics.events import EpisodeScores
 from voxlab.metrics.thresholds import FRAME_OBJECTIVES, threshold_spread
+from voxlab.progress import BulkProgress
 from voxlab.report import Section
 from voxlab.tasks.laughter import baselines, event_plots, outputs, plots, report
 from voxlab.tasks.laughter.compare import compare
@@ -124,17 +125,23 @@ def measure_all(
 ) -> Evaluation:
     """Measure the model and the baselines, with paired intervals of how much better the model is."""
     splits: dict[str, SplitMeasures] = {}
-    if validation:
-        splits["val"] = measure(validation, decision, settings, seed)
-    if test:
-        lead = _mean_lead(splits["val"]) if validation else None
-        splits["test"] = measure(test, decision, settings, seed, lead=lead)
-        put_oracle(splits["test"])
-    summary = {f"{name}/{key}": value for name, split in splits.items() for key, value in split.values.items()}
-    summary |= _threshold_summary(decision, splits.get("val"), settings)
-    evaluation = Evaluation(decision, splits, summary)
-    if test:
-        _add_baselines(evaluation, train, validation, settings, seed)
+    fitted = list(baselines.make_baselines(train, [*validation, *test])) if test else []
+    total = bool(validation) + bool(test) + len(fitted)
+    with BulkProgress(total, "measuring", "models and baselines", stays=False) as bar:
+        if validation:
+            splits["val"] = measure(validation, decision, settings, seed)
+            bar.advance()
+        if test:
+            lead = _mean_lead(splits["val"]) if validation else None
+            splits["test"] = measure(test, decision, settings, seed, lead=lead)
+            put_oracle(splits["test"])
+            bar.advance()
+        summary = {f"{name}/{key}": value for name, split in splits.items() for key, value in split.values.items()}
+        summary |= _threshold_summary(decision, splits.get("val"), settings)
+        evaluation = Evaluation(decision, splits, summary)
+        for name, predict in fitted:
+            _add_baseline(evaluation, name, predict, validation, settings, seed)
+            bar.advance()
     return evaluation
 
 
@@ -167,26 +174,26 @@ def _threshold_summary(decision: Decision, split: SplitMeasures | None, settings
     return summary
 
 
-def _add_baselines(
+def _add_baseline(
     evaluation: Evaluation,
-    train: Sequence[EpisodeScores],
+    name: str,
+    predict: baselines.Predict,
     validation: Sequence[EpisodeScores],
     settings: EvalSettings,
     seed: int,
 ) -> None:
-    """Measure each baseline on test, its threshold chosen on validation even with thr.source=cv."""
+    """Measure a baseline on test, its threshold chosen on validation even with thr.source=cv."""
     test = evaluation.splits["test"]
     alone = replace(settings, thr=replace(settings.thr, source="validation"))
-    for name, predict in baselines.make_baselines(train, [*validation, *test.episodes]):
-        scored = baselines.score(test.episodes, predict)
-        own = decide(baselines.score(validation, predict), alone) if _can_decide(validation, settings) else None
-        measured = measure(scored, own or evaluation.decision, settings, seed)
-        figures = {key: measured.values.get(key) for key in _BASELINE_FIGURES if key in measured.values}
-        if own is None:
-            figures = {key: value for key, value in figures.items() if key.startswith(("ap", "auroc", "macro"))}
-        figures |= _gain(test, measured)
-        evaluation.baselines[name] = figures
-        evaluation.summary |= {f"baseline/{name}/{key}": value for key, value in figures.items()}
+    scored = baselines.score(test.episodes, predict)
+    own = decide(baselines.score(validation, predict), alone) if _can_decide(validation, settings) else None
+    measured = measure(scored, own or evaluation.decision, settings, seed)
+    figures = {key: measured.values.get(key) for key in _BASELINE_FIGURES if key in measured.values}
+    if own is None:
+        figures = {key: value for key, value in figures.items() if key.startswith(("ap", "auroc", "macro"))}
+    figures |= _gain(test, measured)
+    evaluation.baselines[name] = figures
+    evaluation.summary |= {f"baseline/{name}/{key}": value for key, value in figures.items()}
 
 
 def _can_decide(validation: Sequence[EpisodeScores], settings: EvalSettings) -> bool:

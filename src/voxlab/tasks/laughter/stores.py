@@ -54,10 +54,10 @@ def extract_sample(store: str, corpus: Any, ranks: Ranks, run_dir: Path, *, dry_
         corpus: the sample.
         ranks: this process among its peers.
         run_dir: gets the page of the extraction, in the folder `extract`.
-        dry_run: only say so.
+        dry_run: only plan that.
 
     Returns:
-        Where the features are, or would be.
+        Where the features are, or would be; in a dry run with the plan.
     """
     from voxlab.features.logmel import LogMelFeatures
     from voxlab.tasks.extract.features import extract_features
@@ -65,10 +65,14 @@ def extract_sample(store: str, corpus: Any, ranks: Ranks, run_dir: Path, *, dry_
     out = store.replace("*", _FEATURES)
     if ranks.is_first:
         log.info("no features of the sample corpus are here: the run begins with its log-mels, in %s", out)
-    if not dry_run:
-        place: dict[str, Any] = {"ranks": ranks, "run_dir": run_dir / _EXTRACTION}
-        with alone(Path(out)) if ranks.is_first else contextlib.nullcontext():  # jobs of a sweep may want it at once
-            extract_features(corpus, LogMelFeatures(), out, verify="size", max_bad=0.0, dry_run=False, **place)
+    place: dict[str, Any] = {"ranks": ranks, "run_dir": run_dir / _EXTRACTION, "verify": "size", "max_bad": 0.0}
+    if dry_run:
+        plan = extract_features(corpus, LogMelFeatures(), out, dry_run=True, **place)
+        if ranks.is_first:
+            log.info("the training is not in this plan: it can be planned once these features are there")
+        return {**plan, "store": out, "features": _FEATURES}
+    with alone(Path(out)) if ranks.is_first else contextlib.nullcontext():  # jobs of a sweep may want it at once
+        extract_features(corpus, LogMelFeatures(), out, dry_run=False, **place)
     return {"store": out, "features": _FEATURES}
 
 
