@@ -5,8 +5,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 # One thread a worker, as many workers as cores (four at most, for their memory), which take over from one another in
-# long runs of tests: what the tests of a file share is made twice at most.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+# long runs of tests: what the tests of a file share is made twice at most. Bytecode is kept, whatever the shell says:
+# the suite starts hundreds of processes, and each would compile the package again.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 .PHONY: help setup check test test-all demo bench docs clean
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,23 +27,32 @@ ALLOWED: dict[str, set[str]] = {
     "ledger": {"storage", "parallel"},
     "loudness": {"audio"},
     "plots": {"audio"},
-    "report": {"audio", "plots", "storage"},
+    "report": {"audio", "plots", "report_text", "storage"},
+    "report_text": set(),
     "mel": {"audio"},
     "motion": {"audio", "progress", "storage"},
     "codecs": {"audio", "storage", "mel", "models"},
     "features": {"audio", "codecs", "models", "mel", "storage", "parallel"},
     "sidecars": {"audio", "storage", "codecs"},
     "data": {"audio", "storage", "parquet", "codecs", "sidecars", "loudness", "motion", "parallel", "progress"},
-    "models": {"audio", "storage", "mel", "motion"},
+    "models": {"audio", "storage", "mel", "motion", "progress"},
     "losses": {"audio", "mel", "motion"},
     "metrics": {"audio", "mel", "losses", "motion"},
     "messages": set(),
     "schemas": set(),
-    "config": {"messages", "parallel", "rerun", "schemas", "tasks"},
+    "search": set(),
+    "sample_copy": set(),
+    "choices": {"schemas"},
+    "completion": {"choices", "schemas"},
+    "help_page": {"choices", "schemas"},
+    "config": {
+        *("choices", "completion", "help_page"),
+        *("messages", "parallel", "rerun", "schemas", "search", "tasks"),
+    },
     "provenance": {"storage", "parallel"},
     "cli": {"config", "run"},
     "__main__": {"cli"},
-    "run": {"config", "loggers", "messages", "parallel", "provenance", "rerun", "storage", "tasks"},
+    "run": {"config", "loggers", "messages", "parallel", "provenance", "rerun", "sample_copy", "storage", "tasks"},
 }
 BELOW_TASKS = {
     "audio",
@@ -68,8 +78,13 @@ def _layer(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -96,9 +111,8 @@ def test_hydra_stays_at_the_top(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [ROOT / "main.py", *FILES], ids=lambda path: path.name)
 def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= MAX_FILE
-    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert len(path.read_text().splitlines()) <= MAX_FILE
+    functions = [n for n in ast.walk(_parse(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 - _docstring_lines(node) for node in functions}
     assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION} == {}
 
@@ -112,7 +126,7 @@ def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_modules_open_with_their_purpose(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    docstring = ast.get_docstring(_parse(path))
     assert docstring
     assert len(docstring.splitlines()) <= 6
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from tests import main_process
 from voxlab import provenance
+from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,9 +95,28 @@ def test_a_run_without_its_words_asks_for_a_task(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    done = _main(tmp_path, "dry_run=true")
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    for folder in (here, temporary):
+        folder.mkdir()
+    done = main_process.run(_words(here, "dry_run=true"), here, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.iterdir()) == []
+    told = f"{here / 'corpus'}-sample: a run that needs it writes it, 2 files, 0.7 MB; planned from a copy"
+    assert told in done.stderr
+    assert [*here.iterdir(), *temporary.iterdir()] == []
+
+
+def test_a_sample_that_is_not_written_yet_is_planned_from(tmp_path: Path) -> None:
+    root, temporary = tmp_path / "audio", tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["task=extract", "data=audiofolder", "data.source=sample", f"data.root={root}", "stage=check"]
+    planned = main_process.run([*words, "dry_run=true"], tmp_path, TMPDIR=str(temporary), world=2)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stderr.count(f"{root}-sample: a run that needs it writes it, 13 files") == 1  # by the first rank
+    assert "findings: 6" in planned.stderr
+    assert list(tmp_path.rglob("*")) == [temporary]
+    failed = _main(tmp_path, "dry_run=true", action="user")  # leaves nothing either
+    assert failed.returncode == 2
+    assert list(tmp_path.rglob("*")) == [temporary]
 
 
 def test_a_user_error_ends_with_its_code_and_no_traceback(tmp_path: Path) -> None:
@@ -158,6 +179,20 @@ def test_a_sweep_survives_a_failed_job_and_goes_on_later(tmp_path: Path) -> None
     assert again.stderr.count("is done already") == 2
     assert (tmp_path / "sweep" / "sweep.csv").read_text().count(",done,") == 3
     assert not (tmp_path / "sweep" / "1" / "error.txt").exists()
+
+
+def test_a_job_that_is_done_but_has_lost_its_figures_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep" / "0"
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text('{"state": "done"}')
+    with pytest.raises(UserError, match=r"0/metrics\.json: there is no such file"):
+        provenance.read_summary(folder)
+    (folder / "metrics.json").write_text('{"seed": ')
+    done = _main(tmp_path, "hydra.sweep.dir=sweep", "-m")
+    assert done.returncode == 2
+    assert f"{folder / 'metrics.json'}: Expecting value" in done.stderr
+    assert f"type the same command: rm -r {folder}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -233,7 +268,10 @@ def test_optuna_searches_for_the_objective_on_ranks_that_agree(tmp_path: Path) -
     """A trial that fails is told and does not end the search; the search again takes what is done."""
     going_on = "hydra.sweeper.max_failure_rate=1"
     done = _search(tmp_path, going_on, action="user@8", world=2)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    said = f"the search is over, but 1 trial has failed:\n  {tmp_path / 'sweep' / '1'}: data.root=nowhere does not"
+    assert done.stderr.count(said) == 1  # of the first rank
+    assert "Traceback" not in done.stderr
     index = tmp_path / "sweep" / "sweep.csv"
     assert (_column(index, "state"), _column(index, "seed")) == (["done", "failed", "done"], ["6", "", "7"])
     assert yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())["best_value"] == 7
@@ -243,6 +281,36 @@ def test_optuna_searches_for_the_objective_on_ranks_that_agree(tmp_path: Path) -
     assert again.stderr.count("is done already") >= 1
     assert yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())["best_value"] == 8
     assert _column(index, "seed") == ["6", "8", "7"]
+
+
+def test_a_search_of_which_all_trials_fail_ends_without_a_traceback(tmp_path: Path) -> None:
+    done = _search(tmp_path, "hydra.sweeper.max_failure_rate=1", "hydra.sweeper.n_trials=2", action="user")
+    assert done.returncode == 1
+    assert "no trial of the search has a figure, 2 trials have failed:\n" in done.stderr
+    assert "All trials are in sweep.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_search_without_an_objective_says_so(tmp_path: Path) -> None:
+    done = _search(tmp_path, "objective=null", "hydra.sweeper.max_failure_rate=1", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 1
+    assert "objective=<a figure of metrics.json>" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_in_a_file_goes_on_where_a_search_was_stopped(tmp_path: Path) -> None:
+    study = [f"hydra.sweeper.storage=sqlite:///{tmp_path / 'study.db'}", "hydra.sweeper.study_name=seeds"]
+    stopped = _search(tmp_path, *study, action="user@8")  # the second trial ends it
+    assert stopped.returncode == 1
+    assert "Best value" not in stopped.stderr
+    words = [*study, "hydra.sweep.dir=more", "hydra.sweeper.n_trials=1", "hydra.sweeper.sampler.seed=1"]
+    done = _search(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(tmp_path / "study.db") as study_file:
+        states = study_file.execute("SELECT state FROM trials ORDER BY trial_id").fetchall()
+    assert [state for (state,) in states] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert len(_column(tmp_path / "more" / "sweep.csv", "state")) == 1
 
 
 def test_an_objective_that_is_no_figure_is_named(tmp_path: Path) -> None:
@@ -258,6 +326,10 @@ def test_a_failed_job_under_joblib_costs_no_other(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "STANDIN": "user@2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
+    lines = (done.stdout + done.stderr).splitlines()
+    for number in range(3):  # told apart, though they are mixed
+        (line,) = [line for line in lines if line.endswith(f"INFO run folder: {tmp_path / 'sweep' / str(number)}")]
+        assert line.startswith(f"[{number}] ")
     assert _column(tmp_path / "sweep" / "sweep.csv", "state") == ["done", "failed", "done"]
     assert _json(tmp_path / "sweep" / "1" / "status.json")["error"].startswith("data.root=nowhere")
     again = subprocess.run(

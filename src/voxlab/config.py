@@ -22,11 +22,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import messages, parallel, rerun
+from voxlab import choices, completion, help_page, messages, parallel, rerun, search
 from voxlab.errors import UserError
 from voxlab.schemas import SCHEMAS, SOURCES, STAGES, Config
 from voxlab.tasks.compare.find import find_runs
@@ -39,11 +41,19 @@ _VERBOSE = "VOXLAB_FULL_ERROR"
 
 
 class JobError(Exception):
-    """A job stopped and has reported why; the process only has to end with `exit_code`."""
+    """A job stopped and has reported why; the process only has to end with `exit_code`.
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(f"exit code {exit_code}")
-        self.exit_code = exit_code
+    Args:
+        exit_code: of the process.
+        reason: folder of the job and the first line of its error, for a sweeper that goes on.
+    """
+
+    def __init__(self, exit_code: int, reason: str) -> None:
+        super().__init__(exit_code, reason)  # what it is made from again, in the process that started the job
+        self.exit_code, self.reason = exit_code, reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Recipes(SearchPathPlugin):
@@ -67,6 +77,7 @@ def register() -> None:
         "run_dir": run_dir,
         "sweep_dir": sweep_dir,
         "log_file": log_file,
+        "job_mark": job_mark,
         "selected": selected,
         "modulo": lambda number, count: int(number) % int(count),  # of a job: which GPU it takes
     }
@@ -97,14 +108,14 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
     Raises:
         UserError: no task is chosen, or there is no run to resume or to compare.
     """
-    choices = _choices(_root_)
+    chosen = _choices(_root_)
     if _root_.resume is not None and not (Path(_root_.resume) / "config.yaml").is_file():
         raise UserError(messages.no_such_run(_root_.resume))
-    if choices.get("task") is None:
+    if chosen.get("task") is None:
         raise UserError(messages.overview(CONF))
-    _refuse_words(_root_, choices)
-    folder = _root_.resume or f"outputs/{choices['task']}/{stamp}"
-    if choices["task"] == "compare":
+    _refuse_words(_root_, chosen)
+    folder = _root_.resume or f"outputs/{chosen['task']}/{stamp}"
+    if chosen["task"] == "compare":
         find_runs(_root_.runs, Path(folder))
     if _root_.dry_run:
         return "."  # exists already: a dry run writes nothing
@@ -116,19 +127,24 @@ def run_dir(stamp: str, *, _root_: DictConfig) -> str:
 
 def sweep_dir(stamp: str, *, _root_: DictConfig) -> str:
     """Return the folder of a sweep; evaluated once for the whole (its task unknown if swept) and for every job."""
-    choices = _choices(_root_)
-    _refuse_words(_root_, choices)
+    chosen = _choices(_root_)
+    _refuse_words(_root_, chosen)
     if _root_.resume is not None or _root_.dry_run:
         raise UserError(
             "resume and dry_run concern one run, not a sweep (-m).\nTo go on with a sweep, run it again "
             "with hydra.sweep.dir=<its folder>: finished jobs are skipped."
         )
-    return f"outputs/{choices.get('task') or 'sweep'}/{stamp}"
+    return f"outputs/{chosen.get('task') or 'sweep'}/{stamp}"
 
 
 def log_file(*, _root_: DictConfig) -> str:
     """Return this rank's log file in the run folder; a dry run has none."""
     return os.devnull if _root_.dry_run else f"{_root_.hydra.runtime.output_dir}/rank{_rank()}.log"
+
+
+def job_mark(*, _root_: DictConfig) -> str:
+    """Return what the console's lines of a sweep's job begin with: those of jobs at the same time are mixed."""
+    return f"[{_root_.hydra.job.num}] " if _root_.hydra.mode == RunMode.MULTIRUN else ""
 
 
 def selected(*groups: str, _root_: DictConfig) -> str:
@@ -141,34 +157,10 @@ def selected(*groups: str, _root_: DictConfig) -> str:
         words.append(f"{group}={option}")
         path = CONF / group / f"{option}.yaml"
         if path.is_file() and isinstance(node := _root_.get(group), DictConfig):
-            words += _changes(
+            words += choices.changes(
                 group, OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(node, resolve=True)
             )
     return " ".join(words)
-
-
-def _changes(prefix: str, default: Any, node: Any) -> list[str]:
-    """Return `key=value` for each value that is not the default."""
-    words = []
-    for key, value in node.items():
-        before = default.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            words += _changes(f"{prefix}.{key}", before, value)
-        elif key not in default or before != value:
-            words.append(shlex.quote(f"{prefix}.{key}={_spell(value)}"))
-    return words
-
-
-def _spell(value: Any) -> str:
-    """Return a value as the command line takes it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_spell(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_spell, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    return text if re.fullmatch(r"[\w./:@+%-]+", text) else "'" + text.replace("'", "\\'") + "'"
 
 
 def _choices(root: DictConfig) -> dict[str, str | None]:
@@ -176,18 +168,33 @@ def _choices(root: DictConfig) -> dict[str, str | None]:
     return {str(key): value for key, value in root.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
 
 
-def _refuse_words(root: DictConfig, choices: dict[str, str | None]) -> None:
+def _refuse_words(root: DictConfig, chosen: dict[str, str | None]) -> None:
     """Stop at words that can't be meant: an option where a group's settings belong, a stage of another task."""
-    for group in choices:
-        node = group.rpartition("@")[2]
+    for group in chosen:
+        node = choices.node_of(group)
         if isinstance(value := root.get(node), str):
             raise UserError(f"{node}={value}: this is an option of a group. Write {group}={value}")
     source = OmegaConf.select(root, "data.source")
-    if source not in SOURCES and (CONF / "data" / f"{choices.get('data')}.yaml").is_file():
+    if source not in SOURCES and (CONF / "data" / f"{chosen.get('data')}.yaml").is_file():
         raise UserError(messages.no_source(source, SOURCES))
-    task, stage = choices.get("task"), root.stage.name
+    task, stage = chosen.get("task"), root.stage.name
+    if (CONF / "task" / f"{task}.yaml").is_file():
+        _refuse_values(root, OmegaConf.load(CONF / "task" / f"{task}.yaml"))
     if task in STAGES and stage not in STAGES[task]:  # a task from --config-dir decides by itself
         raise UserError(messages.no_stage(task, stage, STAGES[task]))
+
+
+def _refuse_values(node: DictConfig, default: Any, above: str = "") -> None:
+    """Stop at a value in the place of keys: labels=5."""
+    for key in default:
+        keys, path = default._get_node(key), f"{above}{key}"
+        if not isinstance(keys, DictConfig) or not len(keys):
+            continue
+        value = node._get_node(key)
+        if not isinstance(value, DictConfig) or value._is_none():
+            first = ", ".join(f"{path}.{name}=..." for name in list(keys)[:3])
+            raise UserError(f"{path}={value}: this stands for several keys. Set one of them: {first}")
+        _refuse_values(value, keys, f"{path}.")
 
 
 def launch(main: Callable[[], Any]) -> None:
@@ -204,15 +211,19 @@ def launch(main: Callable[[], Any]) -> None:
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
+        messages.refuse_values_of_groups(options.overrides, _options(CONF))
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)
         elif rerun.folder_of(options.overrides, "resume=") and not options.multirun:
             _take(options.overrides, rerun.go_on(options.overrides, _options(CONF)))
         if options.help:
-            print(help_page(options.overrides, options.config_dir))
+            print(_help_page(options.overrides, options.config_dir))
+        elif options.shell_completion and options.overrides[:1] and options.overrides[0].startswith("query="):
+            _complete(os.environ["COMP_LINE"], main)
         else:
             parallel.refuse_lone_copies()
-            main()
+            with search.judged():
+                main()
     except (Exception, KeyboardInterrupt) as error:
         stop(error)
 
@@ -236,36 +247,55 @@ def _take(typed: list[str], words: list[str]) -> None:
     sys.argv[1:] = [*(word for word in sys.argv[1:] if word not in typed), *words]
 
 
-def help_page(overrides: list[str], own_conf: str | None = None) -> str:
-    """Return the page of conf/hydra/help: Hydra's own way to it copies its state once a group, for half a second.
+def _help_page(words: list[str], own_conf: str | None) -> str:
+    """Return the page of a task, or of all: Hydra's own way to it copies its state once a group, for half a second."""
+    composed = _composed(words, own_conf)
+    told = composed.settings["hydra"]["help"]
+    examples, recipes = told["template"].partition("== Recipes")[0], messages.list_recipes(RECIPES)
+    if composed.task:
+        parts = [told["header"], help_page.task_page(composed, CONF, examples), string.Template(told["footer"])]
+        return _spelled("\n\n".join(part if isinstance(part, str) else part.substitute() for part in parts))
+    listed = {group: options for group, options in composed.options.items() if group != "experiment"}
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in listed.items())
+    page = string.Template(told["template"].replace("${hydra.help.header}", told["header"]))
+    keys = help_page.run_wide(composed, CONF)
+    text = page.safe_substitute(RECIPES=recipes, APP_CONFIG_GROUPS=groups, CONFIG=keys)
+    return _spelled(text.replace("${hydra.help.footer}", string.Template(told["footer"]).substitute()))
+
+
+def _composed(words: list[str], own_conf: str | None = None) -> choices.Composed:
+    """Compose some words of a command line.
 
     Args:
-        overrides: settings of the command line.
+        words: settings of the command line.
         own_conf: folder of `--config-dir`, whose options are added.
     """
     folders = [CONF, *([] if own_conf is None else [Path(own_conf).resolve()])]
-    places = [f"hydra.searchpath=[{_spell(f'file://{folder}')}]" for folder in folders[1:]]
+    places = [f"hydra.searchpath=[{choices.spell(f'file://{folder}')}]" for folder in folders[1:]]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = compose("config", [*places, *overrides], return_hydra_config=True)
-    template, task = string.Template(settings.hydra.help.template), _choices(settings).get("task")
-    with open_dict(settings):
-        del settings["hydra"]
-    listed = {group: options for group, options in _options(*folders).items() if group != "experiment"}
-    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in listed.items())
-    recipes = messages.list_recipes(RECIPES)
-    about = messages.describe_task(listed["task"][task]) if task else ""
-    parts = {"TASK": about, "RECIPES": recipes, "APP_CONFIG_GROUPS": groups, "CONFIG": OmegaConf.to_yaml(settings)}
-    return _spelled(template.substitute(parts))
+        settings: Any = compose("config", [*places, *words], return_hydra_config=True)
+    plain: Any = OmegaConf.to_container(settings, enum_to_str=True)
+    return choices.Composed(plain, _choices(settings), _options(*folders))
+
+
+def _complete(line: str, main: Callable[[], Any]) -> None:
+    """Print what the last word of a line of the shell can become; Hydra itself knows its own keys, and files."""
+    line = CompletionPlugin.strip_python_or_app_name(line)
+    options, _ = get_args_parser().parse_known_args(line.split())
+    *words, word = options.overrides if options.overrides and not line.endswith(" ") else [*options.overrides, ""]
+    if word.startswith("hydra") or CompletionPlugin._get_filename(word)[1] is not None:
+        main()
+        return
+    # Of a sweep's values, the first stands for all.
+    words = [text if re.search(r"[\[{(\"']", text) else text.partition(",")[0] for text in words]
+    try:
+        print("\n".join(completion.complete(_composed(words, options.config_dir), word)))
+    except HydraException:
+        return  # words that don't compose can't be gone on with; the shell shows nothing, as for any unknown word
 
 
 def _options(*folders: Path) -> dict[str, dict[str, Path]]:
-    """Return group -> option -> file, for recipes and for the groups below each folder."""
-    options: dict[str, dict[str, Path]] = {}
-    groups = [group for folder in folders for group in folder.iterdir() if group.is_dir() and group.name != "hydra"]
-    for group in sorted([*groups, RECIPES / "experiment"], key=lambda path: path.name):
-        found = {path.relative_to(group).with_suffix("").as_posix(): path for path in group.rglob("*.yaml")}
-        options[group.name] = dict(sorted({**options.get(group.name, {}), **found}.items()))
-    return options
+    return choices.list_options(folders, RECIPES)
 
 
 def stop(error: BaseException) -> NoReturn:
@@ -290,7 +320,7 @@ def stop(error: BaseException) -> NoReturn:
 def user_message(error: BaseException) -> str | None:
     """Return what to tell the user about a mistake in the command line or the configuration; None for a bug."""
     known = isinstance(error, (UserError, HydraException, OmegaConfBaseException))
-    return _spelled(messages.explain(error, SCHEMAS, CONF)) if known else None
+    return _spelled(messages.explain(error, SCHEMAS, STAGES, CONF)) if known else None
 
 
 def _spelled(text: str) -> str:

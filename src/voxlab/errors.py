@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 _WORDS: dict[Any, str] = {
@@ -55,7 +56,7 @@ def check_types(settings: Any, prefix: str) -> None:
     for field in dataclasses.fields(settings):
         value, wanted = getattr(settings, field.name), hints[field.name]
         if not _fits(value, wanted):
-            raise UserError(f"{prefix}{field.name}={value!r}: give {_describe(wanted)}.")
+            raise UserError(f"{prefix}{field.name}={value!r}: give {describe(wanted)}.")
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -69,10 +70,13 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, int | float if wanted is float else wanted)
 
 
-def _describe(wanted: Any) -> str:
+def describe(wanted: Any) -> str:
+    """Return a type in words: "a whole number or null", "a list, each a number", "one of fit, test"."""
     kind, parts = typing.get_origin(wanted), typing.get_args(wanted)
-    if kind is types.UnionType:
-        return " or ".join(_describe(part) for part in parts)
-    if kind in (tuple, Sequence):
-        return f"a list, each {_describe(parts[0])}"
+    if kind in (types.UnionType, typing.Union):
+        return " or ".join(describe(part) for part in parts)
+    if kind in (tuple, list, Sequence):
+        return f"a list, each {describe(parts[0])}"
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return f"one of {', '.join(member.name for member in wanted)}"
     return _WORDS.get(wanted) or str(wanted.__name__)

@@ -6,14 +6,17 @@ Plain text and exceptions only, no Hydra: `config.py` decides when something is 
 import difflib
 import re
 import shlex
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from voxlab.errors import UserError
+from voxlab.errors import UserError, describe
 
 _MAX_LINES = 6
 _FIRST = "python main.py experiment=quickstart  or  python main.py task=laughter data.source=sample"
+_NOT_LOADED = re.compile(r"Error (?:loading|locating target) '([\w.]+)'")  # Hydra's words
 _NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$[A-Z]+")
 
 
@@ -42,14 +45,6 @@ def spelled(text: str, script: str) -> str:
         return text
     launched = re.sub(r"^(\s*(?:torchrun|accelerate launch) .*?)\bmain\.py\b", r"\1-m voxlab", text, flags=re.MULTILINE)
     return launched.replace("python main.py", program)
-
-
-def describe_task(path: Path) -> str:
-    """Return the opening lines of a file of conf/task and its keys with what they mean."""
-    text = path.read_text(encoding="utf-8")
-    about = re.findall(r"^# (?!@)(.+)$", text.partition("\ndefaults:")[0], re.MULTILINE)
-    _, _, keys = text.partition("  - _self_\n")
-    return "\n".join([f"\n== task={path.stem} ==", *about, "", keys.partition("\ntask:")[0].strip(), ""])
 
 
 def list_recipes(recipes: Path) -> str:
@@ -111,6 +106,23 @@ def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[s
     )
 
 
+def refuse_values_of_groups(words: Iterable[str], options: Mapping[str, Iterable[str]]) -> None:
+    """Stop at what is no word where an option belongs: data=5, optim=null.
+
+    Args:
+        words: of the command line, taken for key=value.
+        options: group -> options.
+
+    Raises:
+        UserError: names the options.
+    """
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        group = key.partition("@")[0]
+        if group in options and re.fullmatch(r"null|true|false|-?[\d.]+", value, re.IGNORECASE):
+            raise UserError(f"{word}: there is no such option.\nOptions of {group}: {', '.join(options[group])}")
+
+
 def no_such_run(folder: str) -> str:
     """Say that `folder` can't be resumed, and which runs could."""
     runs = sorted(Path("outputs").glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)[-3:]
@@ -126,12 +138,13 @@ def no_figure(name: str, names: list[str]) -> str:
     )
 
 
-def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> str:
+def explain(error: BaseException, schemas: Mapping[str, type], stages: Mapping[str, Sequence[str]], conf: Path) -> str:
     """Turn a user error, or one of Hydra's or OmegaConf's, into at most six lines that name the fix.
 
     Args:
         error: what was raised.
         schemas: task -> dataclass of its root keys.
+        stages: task -> what `stage` can be.
         conf: the configuration folder.
     """
     causes = list(chain(error))
@@ -157,20 +170,98 @@ def explain(error: BaseException, schemas: Mapping[str, type], conf: Path) -> st
             if isinstance(own, Mapping) and key in own:
                 return f"{key}: there is no such key. Did you mean: task.{key}?"
             return _no_key(full_key, str(key), list(map(str, parent)), schemas)
-    text = _shortened(causes)
-    scalar = re.search(r"override (\S+)=(\S+)\n.*is not a ListConfig", text)
-    if scalar:
-        return f"{scalar[1]}={scalar[2]}: this is a list. Write: {scalar[1]}='[{scalar[2]}]'"
-    return text
+    return _wrong_value(causes, schemas, stages) or _wrong_grammar(causes[0]) or _shortened(causes)
 
 
-def explain_build(causes: list[BaseException]) -> str:
-    """Say why an object could not be made from its settings, given the chain of errors."""
-    for kind in (UserError, ImportError):
-        for cause in causes:
-            if isinstance(cause, kind):
-                return str(cause)
-    return _shortened(causes)
+def _wrong_value(
+    causes: list[BaseException], schemas: Mapping[str, type], stages: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Say what a typed key of the root can be; None: the error is another one."""
+    word = re.match(r"Error merging override (\w+)=(.*)", str(causes[0]))
+    if word is None:
+        return None
+    key, value = word.groups()
+    owners = [getattr(cause, "object_type", None) for cause in causes]
+    tasks = [task for task, schema in schemas.items() if schema in owners]
+    known = [schemas[task] for task in [*tasks, *schemas] if _type_of(schemas[task], key)]
+    if not known:
+        return None
+    if key == "stage" and tasks:
+        return no_stage(tasks[0], value, stages[tasks[0]])
+    wanted = _type_of(known[0], key)
+    text = f"{key}={value}: give {describe(wanted)}."
+    if any("is not a ListConfig" in str(cause) for cause in causes):
+        return f"{text} Write: {key}='[{value}]'"
+    kinds = [wanted, *typing.get_args(wanted)]
+    roots = [parent for parent in map(_root, causes) if parent]
+    if roots and any(kind in (bool, int, float) for kind in kinds):  # others may stand for what isn't known yet
+        before = roots[0].get(key)
+        text += f" Without this word it is {'null' if before is None else str(before).lower()}."
+    members = [name for kind in kinds for name in getattr(kind, "__members__", ())]
+    return text + _did_you_mean(value.strip("[]"), members)
+
+
+def _type_of(schema: type, key: str) -> Any:
+    return typing.get_type_hints(schema).get(key)
+
+
+def _root(cause: BaseException) -> Mapping[str, Any] | None:
+    parent = getattr(cause, "parent_node", None)
+    return parent if isinstance(parent, Mapping) else None
+
+
+def _wrong_grammar(error: BaseException) -> str | None:
+    """Say how values are written that Hydra can't read; None: the error is another one."""
+    several = re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", str(error))
+    if several:
+        key, value = several.groups()
+        return f"{key}={value}: several values. A run for each: -m {key}={value}. One list: {key}='[{value}]'"
+    word = getattr(error, "override", None)
+    if word is None:
+        return None
+    key, _, value = word.partition("=")
+    return (
+        f"{word}: this can't be read. In quotes for the shell: a list {key}='[a, b]', a table {key}='{{a: 1, b: 2}}',\n"
+        f"a text with other signs than letters, digits and ./:-+%@ in quotes of its own: {key}='\"{value}\"'"
+    )
+
+
+def explain_build(causes: list[BaseException], words: Sequence[str]) -> str:
+    """Say why an object could not be made from its settings.
+
+    Args:
+        causes: the chain of errors.
+        words: of the command line, for a message that repeats it.
+    """
+    for cause in causes:
+        if isinstance(cause, UserError):
+            return str(cause)
+    target = next((found[1] for text in map(str, causes) if (found := _NOT_LOADED.search(text))), None)
+    absent = next((cause.name for cause in causes if isinstance(cause, ModuleNotFoundError) and cause.name), None)
+    if target and absent:
+        return _no_module(target, absent, words)
+    return next((str(cause) for cause in causes if isinstance(cause, ImportError)), "") or _shortened(causes)
+
+
+def _no_module(target: str, absent: str, words: Sequence[str]) -> str:
+    """Say why the code of a `_target_` can't be imported, and where Python looks for it."""
+    package = target.partition(".")[0]
+    if absent.partition(".")[0] != package:
+        return f"_target_: {target} needs the module {absent}, which isn't installed."
+    if absent == target:
+        module, _, name = target.rpartition(".")
+        return f"_target_: {target} can't be imported: the module {module} has no {name}."
+    if absent != package:
+        return f"_target_: {target} can't be imported: the package {package} has no module {absent}."
+    here = sorted([*Path().glob(f"{package}*"), *Path().glob(f"*/{package}*")])
+    folders = [path.parent for path in here if path.is_dir() or path.suffix == ".py"]
+    found = f"{folders[0] / package} lies here" if folders else f"it isn't in this folder either ({Path().resolve()})"
+    folder = shlex.quote(str(folders[0])) if folders else "DIR"
+    return (
+        f"_target_: {target} can't be imported: there is no module {package} on Python's path; {found}.\n"
+        f"The folder that holds {package} must be on PYTHONPATH (or the package be installed: pip install -e ...):\n"
+        f"  PYTHONPATH={folder} python main.py {shlex.join(words)}"
+    )
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

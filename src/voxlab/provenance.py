@@ -72,7 +72,8 @@ def command() -> str:
 
 def packages() -> str:
     """Return the installed packages as `name==version` lines."""
-    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    described = [dist.metadata for dist in metadata.distributions()]  # each look parses a file of many pages again
+    found = {about["Name"]: about["Version"] for about in described if about["Name"]}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
 
 
@@ -143,6 +144,24 @@ class Status:
         except FileExistsError:
             return False
         return True
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """Return the figures of a run that is done.
+
+    Raises:
+        UserError: metrics.json is missing or damaged.
+    """
+    path = run_dir / "metrics.json"
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file")
+        return read_object(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{run_dir.name} is done according to its status.json, but these figures can't be read. To have "
+            f"it done again, delete its folder and type the same command: rm -r {shlex.quote(str(run_dir))}"
+        ) from error
 
 
 def _now() -> str:

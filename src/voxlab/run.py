@@ -2,9 +2,10 @@
 
 import contextlib
 import inspect
-import json
 import logging
+import os
 import random
+import shlex
 import signal
 import threading
 import traceback
@@ -19,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import config, loggers, messages, parallel, provenance, rerun
+from voxlab import config, loggers, messages, parallel, provenance, rerun, sample_copy
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.storage import atomic_write_json, differences, flatten
@@ -55,11 +56,26 @@ def _execute(settings: DictConfig) -> Any:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         if settings.dry_run:
-            return build(settings.task)(ranks=ranks, run_dir=run_dir)
+            return _plan(settings, ranks, run_dir)
         summary = _recorded_run(settings, ranks, run_dir)
         return _objective(summary, settings.objective, ranks) if settings.objective else summary
     finally:
         parallel.shutdown(ranks)
+
+
+def _plan(settings: DictConfig, ranks: Ranks, run_dir: Path) -> Any:
+    """Let the task plan; where it would write a sample corpus first, from a copy that is gone afterwards."""
+    plain = resolved(settings)  # before the root changes: what the task says is to be typed has the user's
+    data = plain.get("data") or {}
+    if data.get("source") != "sample" or "root" not in data or sample_copy.sample_folder(data["root"]).is_dir():
+        return build(settings.task)(ranks=ranks, run_dir=run_dir)
+
+    def write(root: str) -> None:
+        build(OmegaConf.create({**data, "root": root})).prepare()
+
+    with _terminable(ranks), sample_copy.copied(data["root"], write, tells=ranks.is_first) as root:
+        task = {key: {**data, "root": root} if value == data else value for key, value in plain["task"].items()}
+        return build(OmegaConf.create(task))(ranks=ranks, run_dir=run_dir)
 
 
 def settle(settings: DictConfig) -> None:
@@ -129,7 +145,8 @@ def build(node: DictConfig) -> Any:
     except InstantiationException as error:
         causes = list(messages.chain(error))
         if any(isinstance(cause, UserError | ImportError) for cause in causes) or "argument" in str(error):
-            raise UserError(messages.explain_build(causes)) from error
+            words = shlex.split(os.environ.get(parallel.COMMAND, ""))[1:]
+            raise UserError(messages.explain_build(causes, words)) from error
         raise
 
 
@@ -138,7 +155,7 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
     _refuse_other_run(run_dir, plain)
     if _is_sweep() and _is_done(run_dir):
         log.info("job %s is done already: %s", run_dir.name, run_dir)
-        return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+        return provenance.read_summary(run_dir)
     if ranks.is_first:
         texts = {"config.yaml": OmegaConf.to_yaml(plain), **_composition(settings)}
         provenance.write_all(run_dir, config.ROOT, texts, ranks, settings.seed)
@@ -268,7 +285,8 @@ def _report(error: Exception, status: provenance.Status) -> config.JobError:
         log.error("%s%s", place, message or "stopped by a bug or a library:", exc_info=None if message else error)
     else:
         log.error("%sstopped as well (%s); the first error is in error.txt", place, type(error).__name__)
-    return config.JobError(1 if _is_sweep() or message is None else getattr(error, "exit_code", 2))
+    reason = f"{status.path.parent}: {message or f'{type(error).__name__}: {error}'}".partition("\n")[0]
+    return config.JobError(1 if _is_sweep() or message is None else getattr(error, "exit_code", 2), reason)
 
 
 @contextlib.contextmanager
