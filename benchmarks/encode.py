@@ -1,8 +1,8 @@
 """Stage encode of task=extract against the obvious loops: full-size EnCodec, random weights, the same files, one run.
 
-An obvious loop reads, resamples, encodes and saves file by file: with transformers' EncodecModel, or with the package
-`encodec` as its README shows. Loops run in a process of their own, so that they profit from nothing that voxlab sets
-up; rounds alternate, and the best of each counts.
+An obvious loop reads, resamples, encodes and saves file by file: with transformers' EncodecModel and torch.save, or
+with the package `encodec` and its writer. Loops run in a process of their own, so that they profit from nothing that
+voxlab sets up; rounds alternate, and the best of each counts.
 
 .venv/bin/python benchmarks/encode.py --files 24
 """
@@ -84,6 +84,7 @@ def package_model(device: str) -> Any:
 
     model = PackageModel.encodec_model_24khz(pretrained=False).eval().to(device)
     model.set_target_bandwidth(6.0)
+    model.name = "encodec_24khz"  # what its files name; only a model with downloaded weights has it by itself
     return model
 
 
@@ -102,15 +103,15 @@ def transformers_loop(root: Path, device: str) -> float:
 
 
 def package_loop(root: Path, device: str) -> float:
-    """The same with the package encodec."""
+    """The same with the package encodec, and its own writer of .ecdc files."""
+    from encodec.compress import compress_to_file
+
     model = package_model(device)
     (root / "package").mkdir(exist_ok=True)
     started = time.perf_counter()
     for path in sorted((root / "in").glob("*.wav")):
-        with torch.no_grad():
-            frames = model.encode(read(path).to(device))
-        codes = torch.cat([codes for codes, _ in frames], dim=-1)
-        torch.save({"audio_codes": codes.cpu()}, root / "package" / f"{path.stem}.ecdc")
+        with torch.no_grad(), (root / "package" / f"{path.stem}.ecdc").open("wb") as file:
+            compress_to_file(model, read(path)[0].to(device), file, use_lm=False)
     return time.perf_counter() - started
 
 
