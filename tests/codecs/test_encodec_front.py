@@ -26,11 +26,16 @@ def noise(samples, seed=0):
 
 
 @settings(max_examples=60, deadline=None)
-@given(samples=st.integers(2241, 30_000), chunk=st.sampled_from([2, 3, 7, 75]))
-def test_chunks_equal_the_modules(codec, samples, chunk):
+@given(
+    samples=st.integers(2241, 30_000),
+    fine=st.sampled_from([2, 3, 7, 32]),
+    coarse=st.sampled_from([2, 5, 9, 75]),
+)
+def test_chunks_equal_the_modules(codec, samples, fine, coarse):
     wav = noise(samples, seed=samples)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(encodec_front, "CHUNK_FRAMES", chunk)
+        patch.setattr(encodec_front, "FINE_FRAMES", fine)
+        patch.setattr(encodec_front, "COARSE_FRAMES", coarse)
         front = build_front(codec._model.encoder, codec._model.config)
         assert front is not None
         fast = front(wav[0, 0])
