@@ -44,7 +44,7 @@ test-all: setup ## everything with coverage, also long training and what needs a
 demo: setup ## all five tasks on synthetic corpora on the CPU; prints the page to look at
 	recipes/tour/run.sh outputs/demo/tour
 
-bench: setup ## every benchmark, about half an hour; the figures go into benchmarks/README.md
+bench: setup ## every benchmark, about twenty minutes; the figures go into benchmarks/README.md
 	$(BIN)/python benchmarks/refresh.py
 
 docs: setup ## the documentation as a site: site/index.html

@@ -4,7 +4,7 @@ What a script prints on stdout is Markdown and stands between `<!-- name -->` an
 the day and the time it took; what explains it stands around that and is written by hand. A script that fails says so in
 its place; the others run on, and the exit code is 1.
 
-.venv/bin/python benchmarks/refresh.py            # all: about half an hour on two cores
+.venv/bin/python benchmarks/refresh.py            # all: about twenty minutes on two cores
 .venv/bin/python benchmarks/refresh.py quantizer loader
 """
 

@@ -114,8 +114,8 @@ def test_changes_of_code_packages_and_machine_are_told(place: Path, tmp_path: Pa
     said = done(tmp_path, "rerun=old", "hydra.run.dir=run")
     assert "this run differs from old:" in said
     assert "code: commit 0123abc -> commit " in said
-    assert said.count("package ") == 11
-    assert "package and 2 more of this kind" in said
+    assert said.count("package ") == 10
+    assert "and 2 more differences of this kind: package" in said
     assert "machine python: 3.9.1 -> 3." in said
     assert len(verdict(tmp_path / "run")["changes"]) == 13  # of code, 11 of packages, of the machine
 

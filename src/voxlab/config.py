@@ -211,6 +211,7 @@ def launch(main: Callable[[], Any]) -> None:
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
+        messages.refuse_empty_places(options.overrides)
         messages.refuse_values_of_groups(options.overrides, _options(CONF))
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)

@@ -17,6 +17,8 @@ from voxlab.errors import UserError, describe
 _MAX_LINES = 6
 _FIRST = "python main.py experiment=quickstart  or  python main.py task=laughter data.source=sample"
 _NOT_LOADED = re.compile(r"Error (?:loading|locating target) '([\w.]+)'")  # Hydra's words
+_PLACES = ("out", "data.root", "store", "runs", "ckpt", "audio", "tokenizers", "resume", "rerun")
+_PLACES += ("hydra.run.dir", "hydra.sweep.dir")
 _NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$[A-Z]+")
 
 
@@ -97,6 +99,8 @@ def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[s
     if wrong is None:
         return
     key, equals, value = wrong.lstrip("-").partition("=")
+    if option := difflib.get_close_matches(key, ["help", "multirun"], 1, cutoff=0.7):
+        raise UserError(f"{wrong}: there is no such option. Did you mean: --{option[0]}?")
     following = arguments[arguments.index(wrong) + 1 :][:1]
     if not equals:
         value = following[0] if following and "=" not in following[0] and following[0][0] != "-" else "VALUE"
@@ -104,6 +108,18 @@ def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[s
     raise UserError(
         f"{wrong}: {kind}; settings are written key=value.\nWrite: python main.py {key.replace('-', '_')}={value}"
     )
+
+
+def refuse_empty_places(words: Iterable[str]) -> None:
+    """Stop at a folder or file that is left empty, as out=$UNSET is: it would be the current folder.
+
+    Raises:
+        UserError: names the key.
+    """
+    for word in words:
+        key = word.removesuffix("=").lstrip("+")
+        if word.endswith("=") and key in _PLACES:
+            raise UserError(f"{word} names no place.\nWrite {key}=<folder or file>, or leave the word out.")
 
 
 def refuse_values_of_groups(words: Iterable[str], options: Mapping[str, Iterable[str]]) -> None:

@@ -147,8 +147,8 @@ def changes(earlier: Path, now: Path, free_keys: Collection[str]) -> list[str]:
 
 
 def _capped(kind: str, lines: list[str]) -> list[str]:
-    more = [f"and {len(lines) - _MAX_LINES} more of this kind"] if len(lines) > _MAX_LINES else []
-    return [f"{kind} {line}" for line in [*lines[:_MAX_LINES], *more]]
+    more = [f"and {len(lines) - _MAX_LINES} more differences of this kind: {kind}"] if len(lines) > _MAX_LINES else []
+    return [*(f"{kind} {line}" for line in lines[:_MAX_LINES]), *more]
 
 
 def _code(earlier: Path, now: Path) -> list[str]:

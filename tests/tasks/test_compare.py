@@ -75,8 +75,8 @@ def test_the_terminal_gets_plain_lines_where_it_is_none(outputs: Path) -> None:
     assert [line.split() for line in lines] == [
         ["run", "state", "seed", "world"],
         ["0", "done", "1", "1"],
-        ["1", "failed", "2", "-"],
         ["2", "done", "3", "1"],
+        ["1", "failed", "2", "-"],
         ["-", "none"],
     ]
     assert done.stderr.splitlines()[-1].endswith("/plain/report.html")
@@ -203,7 +203,7 @@ def test_titles_that_are_cut_equal_are_told_apart(tmp_path: Path) -> None:
     assert [run.title[-5:] for run in runs] == ["… [1]", "… [2]", "… [3]"]
     (legend, _) = curves.sections("Curves", runs)
     assert legend.body.count("<li>") == 3
-    listen = next(iter(media.sections(runs)))
+    listen = next(iter(media.sections(runs, 3)))
     assert listen.body.count("<audio") == 7  # the original once, both coded ones of three runs
 
 
@@ -475,10 +475,40 @@ def test_clips_and_plots_in_common_stand_side_by_side(tmp_path: Path) -> None:
     runs = [make_run(name, folder=tmp_path / name) for name in ("a", "b", "failed")]
     for run, frequency in zip(runs[:2], (2000, 2500), strict=True):
         write_run_page(run.folder, frequency)
-    listen, side = media.sections(runs)
+    listen, side = media.sections(runs, 2)
     assert listen.body.count("<audio") == 5  # the original once, the coded ones of both runs
     assert listen.body.count("<h3>the same in all runs</h3>") == 2  # the original and the video
     assert "<summary>Clips: coded (2)</summary>" in listen.body
     assert side.body.count("<img") == 2
     assert "<summary>Loss &amp; more</summary>" in side.body
-    assert list(media.sections(runs[1:])) == []
+    assert list(media.sections(runs[1:], 2)) == []
+
+
+def test_runs_without_pictures_take_no_place_of_those_that_have_some(tmp_path: Path) -> None:
+    runs = [make_run(name, folder=tmp_path / name) for name in ("failed", "a", "b", "c")]
+    for run, frequency in zip(runs[1:], (2000, 2500, 3000), strict=True):
+        write_run_page(run.folder, frequency)
+    _, side, note = media.sections(runs, 2)
+    assert side.body.count("<img") == 2
+    assert "of the first 2 runs that have any (media=2)" in note.body
+
+
+def test_what_only_failed_runs_have_comes_last_and_is_no_other_data(tmp_path: Path) -> None:
+    figure = {"test/ap": Figure(0.5, None)}
+    changes = [
+        {"data.source": "sample", "seed": 1},
+        {"data.source": "sample", "seed": 2},
+        {"data.source": "disk", "seed": 1},
+    ]
+    runs = [
+        make_run(
+            str(number), folder=tmp_path / str(number), settings=own, raw=own, figures=figure if number < 2 else {}
+        )
+        for number, own in enumerate(changes)
+    ]
+    (group,) = by_task(runs, None)
+    assert list(group.settings) == ["seed", "data.source"]
+    text = page.write(tmp_path / "report.html", "T", [group], 8).read_text()
+    assert "read different data" not in text
+    (other,) = by_task([dataclasses.replace(run, figures=figure) for run in runs], None)
+    assert "read different data" in page.write(tmp_path / "report.html", "T", [other], 8).read_text()

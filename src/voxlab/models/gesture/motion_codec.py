@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,9 +281,11 @@ def _scan(
 ) -> tuple[dict[str, list[Path]], dict[str, MotionCodec]]:
     """Return paths and codecs by part of all of motion that lies in a folder or directly below."""
     if not folder.is_dir():
+        parts, place = ",".join(names), shlex.quote(f"hydra.sweep.dir={folder}")
         raise UserError(
-            f"tokenizers={folder}: there is no such folder. Give the folder of a sweep that trained them:\n  "
-            + TRAIN.format(parts=",".join(names))
+            f"tokenizers={folder}: there is no such folder. Give the folder of a sweep that trained them:\n"
+            f"  {TRAIN.format(parts=parts)} {place}\nor, on a synthetic corpus and in a minute:\n"
+            f"  python main.py -m experiment=a2g_tokenizer_tiny part={parts} {place}"
         )
     places = [place for place in [folder, *sorted(folder.iterdir())] if is_codec(place) and _is_of_motion(place)]
     found: dict[str, list[Path]] = {}

@@ -25,8 +25,10 @@ class Group:
 
     @cached_property
     def settings(self) -> Rows:
-        """What differs between their configurations."""
-        return differences.settings(self.runs)
+        """What differs between their configurations; what differs between runs with figures comes first."""
+        rows = differences.settings(self.runs)
+        telling = differences.settings([run for run in self.runs if run.figures])
+        return dict(sorted(rows.items(), key=lambda row: row[0] not in telling))
 
     @cached_property
     def best(self) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """Players, videos and plots that several runs have in common, side by side, from the pages of the runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from voxlab import report
 from voxlab.report import Media, Section
@@ -14,10 +15,11 @@ _LARGEST = 8_000_000  # bytes; a larger clip is left to the page of its run
 _Found = dict[str, Media]  # title of a run -> what it shows at some place
 
 
-def sections(runs: Sequence[Run]) -> Iterator[Section]:
-    """Yield what at least two of the runs show at the same place of their pages."""
-    read = {run.title: read_page(run.folder / "report.html") for run in runs}
-    pages = {title: page for title, page in read.items() if page.clips or page.plots}
+def sections(runs: Sequence[Run], most: int) -> Iterator[Section]:
+    """Yield what at least two of the first `most` runs with clips or plots show at the same place of their pages."""
+    read = ((run.title, read_page(run.folder / "report.html")) for run in runs)
+    having = list(islice(((title, page) for title, page in read if page.clips or page.plots), most + 1))
+    pages = dict(having[:most])
     clips = _common({title: page.clips for title, page in pages.items()})
     shown = {name: found for name, found in clips.items() if _size(found) <= _LARGEST}
     groups = [report.gallery(name, list(_merged(found, len(pages)))) for name, found in list(shown.items())[:_CLIPS]]
@@ -29,6 +31,8 @@ def sections(runs: Sequence[Run]) -> Iterator[Section]:
     groups = [report.gallery(name, list(_merged(found, len(pages)))) for name, found in plots.items()]
     if groups:
         yield report.folds("Plots side by side", groups, opened=len(groups) <= _OPEN_PLOTS)
+    if len(having) > most:
+        yield report.notice(f"Clips and plots: of the first {most} runs that have any (media={most}).", "info")
 
 
 def _common(pages: Mapping[str, Mapping[Place, Media]]) -> dict[str, _Found]:

@@ -32,15 +32,11 @@ def write(path: Path, title: str, groups: Sequence[Group], shown: int) -> Path:
         path: of the page.
         title: its heading.
         groups: the runs, by task.
-        shown: so many runs, from the top of the table, show their clips and plots.
+        shown: so many runs, of those that have any, from the top of the table, show their clips and plots.
     """
     runs = [run for group in groups for run in group.runs]
     tables = [section for group in groups for section in _group(group, path.parent, alone=len(groups) == 1)]
-    parts = [*_notices(runs, groups), *tables, *media.sections(runs[:shown])]
-    if len(runs) > shown:
-        parts.append(
-            report.notice(f"Clips and plots: of the first {shown} of {len(runs)} runs (media={shown}).", "info")
-        )
+    parts = [*_notices(runs, groups), *tables, *media.sections(runs, shown)]
     tasks = ", ".join(group.task for group in groups)
     subtitle = f"{len(runs)} runs of {tasks}" if len(runs) > 1 else f"1 run of {tasks}"
     return report.write_report(path, title, subtitle, [*parts, *_own_pages(runs, path.parent), _details(groups, runs)])
@@ -59,7 +55,8 @@ def _notices(runs: Sequence[Run], groups: Sequence[Group]) -> Iterator[Section]:
     if undone:
         listed = ", ".join(f"{run.label} ({run.state})" for run in undone)
         yield report.notice(f"{len(undone)} of {len(runs)} runs are not done and have no figures: {listed}.")
-    data = dict.fromkeys(key for group in groups for key in group.settings if key.partition(".")[0] in _DATA)
+    told = [differences.settings([run for run in group.runs if run.figures]) for group in groups]
+    data = dict.fromkeys(key for rows in told for key in rows if key.partition(".")[0] in _DATA)
     if data:
         yield report.notice(f"The runs read different data ({', '.join(data)}): mind that where figures are compared.")
     code = differences.code(runs)

@@ -29,8 +29,8 @@ def compare(
     Args:
         runs: run folders, folders of sweeps, or patterns.
         metrics: figures of the table, * allowed; None: those that matter most.
-        sort: figure that orders the runs, the best first; None: by name.
-        media: runs whose clips and plots are shown, from the top of the table.
+        sort: figure that orders the runs, the best first; None: by name, those that failed last.
+        media: runs whose clips and plots are shown, of those that have any, from the top of the table.
         dry_run: list the runs, and write nothing.
         ranks: this process among its peers; the first does it all.
         run_dir: folder of this run.
@@ -54,6 +54,7 @@ def compare(
         return {"runs": len(found)}
     if media < 0:
         raise UserError(f"media={media}: give 0 or more runs whose clips and plots are shown.")
+    found.sort(key=lambda run: run.state == "failed")
     if sort is not None:
         found = [found[number] for number in figures.order([run.figures for run in found], sort)]
     groups = by_task(found, metrics)

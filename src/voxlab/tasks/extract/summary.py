@@ -151,11 +151,13 @@ def _gains(stage: Stage) -> Iterator[report.Section]:
 def _examples(stage: Stage) -> Iterator[report.Section]:
     """Show the first recordings: what was encoded, its tokens, its conditioning."""
     encoded, normalized = (Ledger(stage.out, name, stage.ranks).records for name in ("encode", "normalize"))
-    done = [item for item in stage.items if "frames" in encoded.get(item.id, {})][:_CLIPS]
+    every = [item for item in stage.items if "frames" in encoded.get(item.id, {})]
+    done = every[:_CLIPS]
     if done:
+        title = "What was encoded" + (f": the first {len(done)} of {len(every)}" if len(every) > len(done) else "")
         notes = [_note(item, encoded[item.id], normalized.get(item.id, {})) for item in done]
         clips = [_clip(stage, item, note) for item, note in zip(done, notes, strict=True)]
-        yield report.players("What was encoded", clips)
+        yield report.players(title, clips)
 
 
 def _note(item: AudioItem, encoded: Mapping[str, Any], normalized: Mapping[str, Any]) -> str:
