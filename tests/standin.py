@@ -18,16 +18,18 @@ def work(*, ranks: Ranks, run_dir: Path, seed: int, **settings: Any) -> dict[str
     assert type(settings["input"]) is str  # plain values reach a task, no enum members
     action, _, seed_of_action = os.environ.get("STANDIN", "").partition("@")
     if not seed_of_action or int(seed_of_action) == seed:
-        _act(action, ranks)
+        _act(action, ranks, run_dir)
     if action == "media" and ranks.is_first:
         _draw(run_dir)
     return {"seed": seed, "world": len(gather(ranks, ranks.rank)), "folder": str(run_dir)}
 
 
-def _act(action: str, ranks: Ranks) -> None:
+def _act(action: str, ranks: Ranks, run_dir: Path) -> None:
     if action == "bug":
         raise RuntimeError("a bug in the stand-in")
-    if action == "user":
+    if action == "late":
+        _draw(run_dir)
+    if action in ("user", "late"):
         raise UserError("data.root=nowhere does not exist; set data.root=DIR")
     if action == "rank1" and ranks.rank == 1:
         raise RuntimeError("only rank 1 fails")

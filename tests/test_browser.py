@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed"),
 ]
-WIDTHS = (1200, 400)
+WIDTHS, NARROW = (1300, 800, 400), (800, 400)  # the wide table fits the first
 CONVERT = [
     "task=convert",
     "data.source=sample",
@@ -36,6 +36,18 @@ SCROLLED = """
 (() => { const place = document.querySelector('section > .scroll'); place.scrollLeft = 200;
     const cell = place.querySelector('tbody td'), frame = place.getBoundingClientRect();
     return [place.scrollLeft, cell.getBoundingClientRect().left - frame.left, cell.offsetWidth / frame.width]; })()
+"""
+EDGE = """
+(to => { const place = document.querySelector('section > .scroll'); place.scrollLeft = to ? 1e6 : 0;
+    const frame = place.getBoundingClientRect(), row = place.querySelector('tbody td').getBoundingClientRect();
+    return {x: frame.right - 5, y: row.bottom - 3, width: 2, height: 1, top: scrollY}; })
+"""
+RANKED = """
+[...document.querySelector('section > .scroll table').querySelectorAll('.best')].map(mark =>
+    mark.closest('table').rows[0].cells[mark.closest('td').cellIndex].querySelector('small').textContent)
+"""
+CUT = """
+[...document.querySelectorAll('section > .scroll')].map(place => place.scrollWidth - place.clientWidth)
 """
 LOADED = """
 Promise.all([...document.querySelectorAll('audio')].map(player => player.readyState ? player.duration :
@@ -69,6 +81,12 @@ def page(folder: Path) -> Path:
 def seen(page: Path) -> dict[str, Any]:
     """What the browser makes of the page."""
 
+    async def brightness(ask: Ask, *, end: bool) -> float:
+        """Return how bright the right edge of the wide table is, scrolled to its end or not."""
+        place = await evaluate(ask, f"{EDGE.strip()}({'true' if end else 'false'})")
+        image = matplotlib.image.imread(io.BytesIO(await screenshot(ask)))
+        return float(image[int(place["y"] + place["top"]), int(place["x"]) : int(place["x"]) + 3, :3].mean())
+
     async def look(ask: Ask) -> dict[str, Any]:
         found: dict[str, Any] = {"durations": await evaluate(ask, LOADED)}
         images = "[...document.images].map(image => [image.naturalWidth, image.complete])"
@@ -77,6 +95,7 @@ def seen(page: Path) -> dict[str, Any]:
         found["tables"] = await evaluate(ask, rows)
         found["headings"] = await evaluate(ask, "[...document.querySelectorAll('h2')].map(e => e.textContent)")
         found["best"] = await evaluate(ask, "[...document.querySelectorAll('.best')].map(e => e.textContent)")
+        found["ranked"] = sorted(set(await evaluate(ask, RANKED)))
         found["swatches"] = await evaluate(
             ask, "[...document.querySelectorAll('.legend i')].map(e => getComputedStyle(e).backgroundColor)"
         )
@@ -86,6 +105,8 @@ def seen(page: Path) -> dict[str, Any]:
                 ask, "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             )
             found[f"scroll {width}"] = await evaluate(ask, SCROLLED)
+            found[f"cut {width}"] = await evaluate(ask, CUT)
+            found[f"edge {width}"] = [await brightness(ask, end=end) for end in (False, True)]
         await resize(ask, 1200)
         found["light"] = await screenshot(ask)
         await resize(ask, 1200, dark=True)
@@ -111,7 +132,8 @@ def test_tables_curves_and_details_are_there(seen: dict[str, Any]) -> None:
     assert [heading for heading in expected if heading not in seen["headings"]] == []
     assert seen["headings"][-1] == "Details"
     assert seen["tables"][:2] == [4, 4]  # a header and three runs
-    assert len(seen["best"]) >= 4
+    assert seen["ranked"] == ["test/ap_lift", "test/auroc"]  # of runs with other shares of positives
+    assert len(seen["best"]) >= 3
     assert len(set(seen["swatches"])) == 2
 
 
@@ -123,11 +145,23 @@ def test_nothing_comes_from_elsewhere(page: Path, seen: dict[str, Any]) -> None:
 
 
 def test_it_fits_a_phone(seen: dict[str, Any]) -> None:
-    assert [seen[f"overflow {width}"] for width in WIDTHS] == [0, 0]
+    assert [seen[f"overflow {width}"] for width in WIDTHS] == [0, 0, 0]
+
+
+def test_a_wide_table_takes_the_window_before_it_scrolls(seen: dict[str, Any]) -> None:
+    assert max(seen["cut 1300"]) == 0
+    assert max(seen["cut 800"]) > 50
+
+
+def test_a_shade_says_where_a_table_goes_on(seen: dict[str, Any]) -> None:
+    for width in NARROW:
+        before, after = seen[f"edge {width}"]
+        assert before < after - 0.1
+    assert seen["edge 1300"][0] == seen["edge 1300"][1] > 0.9
 
 
 def test_the_wide_table_scrolls_in_its_place_and_its_first_column_stays(seen: dict[str, Any]) -> None:
-    for width in WIDTHS:
+    for width in NARROW:
         moved, left, share = seen[f"scroll {width}"]
         assert moved > 50
         assert 0 <= left <= 2

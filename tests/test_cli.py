@@ -74,6 +74,11 @@ MISTAKES = {
     "task=convert shift=5": ["shift: no such key here; it is a key of task=laughter"],
     "task=convert codec=mimy": ["codec=mimy", "Did you mean: mimi?", "encodec"],
     "task=laughter loss.focal_gamma=2": ["loss.focal_gamma: there is no such key"],
+    "task=laughter loss=bce loss.gama=3": ["Did you mean: loss.gamma? It is a key of", "loss=focal"],
+    "task=laughter loss=focal loss.gama=3": ["Did you mean: loss.gamma?"],
+    "task=laughter task.shift=3": ["Write shift=3"],
+    "task=laughter task.corpus=beat2": ["Write data=beat2"],
+    "task=laughter task.optim.lr=3": ["Did you mean: optim.lr?"],
     "task=laughter loss=bce loss.gamma=3": ["no such key here; it is a key of", "loss=focal"],
     "task=laughter loss=gru": ["loss=gru: there is no such option", "There is model=gru", "Options of loss"],
     "task=convert optim=adam": ["optim=adam: there is no such option", "Options of optim: adamw_cosine"],
@@ -267,6 +272,11 @@ def test_tab_completes_options_and_keys(typed: str, expected: list[str]) -> None
         "task=extract producers=from_m": ["producers=from_midi"],
         "hydra/launcher=ba": ["hydra/launcher=basic"],
         "task=laughter data.root=./con": ["data.root=./conf"],
+        "rerun=recipes/exp": ["rerun=recipes/experiment/"],
+        "task=compare runs=recipes/experiment/laughter_s": ["runs=recipes/experiment/laughter_search.yaml"],
+        "task=laughter data.root=nowhere/": [],
+        "-m task=laughter loss=bce,fo": ["loss=bce,focal", "loss=bce,focal_sum"],
+        "-m task=laughter shift=1,": ["shift=1,5"],
     }.items(),
 )
 def test_tab_offers_what_the_task_uses_and_nothing_else(typed: str, expected: list[str]) -> None:

@@ -46,6 +46,18 @@ def test_elsewhere_a_line_a_minute_goes_to_the_log(
     ]
 
 
+def test_steps_are_told_seconds_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with BulkProgress(100, "extract") as bar:
+        assert not bar.is_due()  # work that takes a moment has no line at all
+        due = []
+        for _ in range(12):
+            now[0] += 2.0
+            due.append(bar.is_due())
+    assert [number for number, is_due in enumerate(due) if is_due] == [2, 5, 8, 11]
+
+
 def test_audio_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

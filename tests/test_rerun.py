@@ -147,7 +147,7 @@ def test_what_is_there_already_is_told(place: Path) -> None:
 
 
 def test_what_failed_and_left_no_figures_can_be_repeated(place: Path) -> None:
-    assert main(place, *STANDIN, "hydra.run.dir=failed", STANDIN="user").returncode == 2
+    assert main(place, *STANDIN, "hydra.run.dir=failed", STANDIN="bug").returncode == 1
     assert "failed has no metrics.json" in done(place, "rerun=failed", "hydra.run.dir=mended")
     assert verdict(place / "mended")["same_figures"] is None
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
         folder.mkdir()
     done = main_process.run(_words(here, "dry_run=true"), here, TMPDIR=str(temporary))
     assert done.returncode == 0, done.stderr
-    told = f"{here / 'corpus'}-sample: a run that needs it writes it, 2 files, 0.7 MB; planned from a copy"
+    told = f"sample corpus: would be written to {here / 'corpus'}-sample (2 files, 0.7 MB); planned from a temporary"
     assert told in done.stderr
     assert [*here.iterdir(), *temporary.iterdir()] == []
 
@@ -111,7 +112,7 @@ def test_a_sample_that_is_not_written_yet_is_planned_from(tmp_path: Path) -> Non
     words = ["task=extract", "data=audiofolder", "data.source=sample", f"data.root={root}", "stage=check"]
     planned = main_process.run([*words, "dry_run=true"], tmp_path, TMPDIR=str(temporary), world=2)
     assert planned.returncode == 0, planned.stderr
-    assert planned.stderr.count(f"{root}-sample: a run that needs it writes it, 13 files") == 1  # by the first rank
+    assert planned.stderr.count(f"would be written to {root}-sample (13 files") == 1  # by the first rank
     assert "findings: 6" in planned.stderr
     assert list(tmp_path.rglob("*")) == [temporary]
     failed = _main(tmp_path, "dry_run=true", action="user")  # leaves nothing either
@@ -119,15 +120,43 @@ def test_a_sample_that_is_not_written_yet_is_planned_from(tmp_path: Path) -> Non
     assert list(tmp_path.rglob("*")) == [temporary]
 
 
-def test_a_user_error_ends_with_its_code_and_no_traceback(tmp_path: Path) -> None:
+def test_a_mistake_found_at_once_leaves_no_run_folder(tmp_path: Path) -> None:
     done = _main(tmp_path, action="user")
     assert done.returncode == 2
     assert "set data.root=DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if "which held no results" in line]
+    assert f"removed {tmp_path / 'outputs' / 'convert'}" in told
+    assert list((tmp_path / "outputs" / "convert").iterdir()) == []
+    absent = _main(tmp_path, "device=cuda:99")
+    assert absent.returncode == 2
+    assert "device=cuda:99: this machine has" in absent.stderr
+    assert list((tmp_path / "outputs" / "convert").iterdir()) == []
+
+
+def test_a_user_error_after_some_work_ends_with_its_code_and_its_record(tmp_path: Path) -> None:
+    done = _main(tmp_path, action="late")
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     folder = _only(tmp_path / "outputs" / "convert")
     assert _json(folder / "status.json")["error"].startswith("data.root=nowhere")
     assert "UserError" in (folder / "error.txt").read_text()
     assert "data.root=nowhere" in (folder / "rank0.log").read_text()
+    assert (folder / "plots" / "curve.png").is_file()
+
+
+def test_a_folder_that_was_begun_before_or_is_worked_in_stays(tmp_path: Path) -> None:
+    assert _main(tmp_path, "hydra.run.dir=run", action="bug").returncode == 1
+    for words in (["hydra.run.dir=run"], ["resume=run"], ["resume=run", "device=cuda:99"]):
+        failed = _main(tmp_path, *words, action="user")
+        assert failed.returncode == 2
+        assert "removed" not in failed.stderr
+        assert "unit_rows" in (tmp_path / "run" / "config.yaml").read_text()
+    here = tmp_path / "here"
+    here.mkdir()
+    failed = main_process.run(_words(tmp_path, "hydra.run.dir=."), here, STANDIN="user")
+    assert failed.returncode == 2
+    assert (here / "error.txt").is_file()
 
 
 def test_a_bug_ends_with_1_and_its_traceback(tmp_path: Path) -> None:
@@ -236,13 +265,15 @@ def test_the_command_names_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None
 def test_only_the_first_failing_rank_claims_the_error(tmp_path: Path) -> None:
     first, second = (provenance.Status(tmp_path, Ranks(rank=rank, world=2)) for rank in (1, 0))
     assert first.claim_error("the cause")
+    threading.Timer(0.3, first.finish, ("failed", "the cause")).start()
     assert not second.claim_error("a consequence")
     assert (tmp_path / "error.txt").read_text() == "the cause"
+    assert _json(tmp_path / "status.json")["state"] == "failed"  # waited for
 
 
 def test_a_run_that_failed_early_makes_room_for_one_with_other_settings(tmp_path: Path) -> None:
-    failed = _main(tmp_path, "hydra.run.dir=run", "seed=1", action="user")
-    assert failed.returncode == 2
+    failed = _main(tmp_path, "hydra.run.dir=run", "seed=1", action="bug")
+    assert failed.returncode == 1
     done = _main(tmp_path, "hydra.run.dir=run", "seed=2")
     assert done.returncode == 0, done.stderr
     assert _json(tmp_path / "run" / "metrics.json")["seed"] == 2
@@ -340,8 +371,8 @@ def test_a_failed_job_under_joblib_costs_no_other(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_another_task_is_never_taken_over(tmp_path: Path) -> None:
-    failed = _main(tmp_path, "hydra.run.dir=run", action="user")
-    assert failed.returncode == 2
+    failed = _main(tmp_path, "hydra.run.dir=run", action="bug")
+    assert failed.returncode == 1
     other = _main(tmp_path, "hydra.run.dir=run", "task._target_=tests.standin.other")
     assert other.returncode == 2
     assert "run is a run of another configuration" in other.stderr

@@ -1,10 +1,12 @@
 """Tab completion: the options and keys that can follow on a command line, of those that its task uses."""
 
+import glob
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from voxlab.choices import Composed, fitting, node_of, subkeys, task_keys, used
-from voxlab.schemas import SCHEMAS, SOURCES, STAGES, Config
+from voxlab.schemas import PLACES, SCHEMAS, SOURCES, STAGES, Config
 
 
 def complete(composed: Composed, word: str) -> list[str]:
@@ -14,9 +16,23 @@ def complete(composed: Composed, word: str) -> list[str]:
         composed: the words before it.
         word: as far as it is typed: `los`, `loss=fo`, `fit.pa`, `stage=`.
     """
-    key, equals, _ = word.partition("=")
-    found = [f"{key}={value}" for value in _values(composed, key)] if equals else _keys(composed, key)
+    key, equals, value = word.partition("=")
+    if not equals:
+        found = _keys(composed, key)
+    elif key in PLACES:
+        found = [f"{key}={place}" for place in _places(value)]
+    else:
+        before = value.rpartition(",")[0]  # of a sweep's values, the last is being typed
+        found = [f"{key}={before}{',' if before else ''}{each}" for each in _values(composed, key)]
     return sorted(text for text in found if text.startswith(word) and " " not in text)
+
+
+def _places(typed: str) -> list[str]:
+    """Return the files and folders of the last part of a path; hidden ones where it begins with a dot."""
+    above, slash, name = typed.rpartition("/")
+    found = Path(f"{above}{slash}" or ".").expanduser().glob(f"{glob.escape(name)}*")
+    shown = [path for path in found if name.startswith(".") or not path.name.startswith(".")]
+    return [f"{above}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
 
 
 def _values(composed: Composed, key: str) -> list[str]:

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from voxlab import choices, completion, help_page, messages, parallel, rerun, search
 from voxlab.errors import UserError
-from voxlab.schemas import SCHEMAS, SOURCES, STAGES, Config
+from voxlab.schemas import PLACES, SCHEMAS, SOURCES, STAGES, Config
 from voxlab.tasks.compare.find import find_runs
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -178,8 +178,10 @@ def _refuse_words(root: DictConfig, chosen: dict[str, str | None]) -> None:
     if source not in SOURCES and (CONF / "data" / f"{chosen.get('data')}.yaml").is_file():
         raise UserError(messages.no_source(source, SOURCES))
     task, stage = chosen.get("task"), root.stage.name
-    if (CONF / "task" / f"{task}.yaml").is_file():
-        _refuse_values(root, OmegaConf.load(CONF / "task" / f"{task}.yaml"))
+    if (path := CONF / "task" / f"{task}.yaml").is_file():
+        default: Any = OmegaConf.load(path)
+        _refuse_values(root, default)
+        _refuse_aliases(root.task, default.task)
     if task in STAGES and stage not in STAGES[task]:  # a task from --config-dir decides by itself
         raise UserError(messages.no_stage(task, stage, STAGES[task]))
 
@@ -197,6 +199,14 @@ def _refuse_values(node: DictConfig, default: Any, above: str = "") -> None:
         _refuse_values(value, keys, f"{path}.")
 
 
+def _refuse_aliases(node: DictConfig, default: DictConfig) -> None:
+    """Stop at task.shift=5: shift itself would stay as it was, in the record of the run and for other nodes."""
+    for key, source in OmegaConf.to_container(default).items():  # type: ignore[union-attr]
+        found = re.fullmatch(r"\$\{(\w+)\}", str(source))
+        if found and key in node and not OmegaConf.is_interpolation(node, str(key)):
+            raise UserError(f"task.{key}={node[key]}: this key is given by {found[1]}.\nWrite {found[1]}={node[key]}")
+
+
 def launch(main: Callable[[], Any]) -> None:
     """Run the decorated main; errors of the command line become a few lines and the right exit code.
 
@@ -211,7 +221,7 @@ def launch(main: Callable[[], Any]) -> None:
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
         messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
-        messages.refuse_empty_places(options.overrides)
+        messages.refuse_empty_places(options.overrides, PLACES)
         messages.refuse_values_of_groups(options.overrides, _options(CONF))
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)

@@ -7,7 +7,7 @@ import difflib
 import re
 import shlex
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from voxlab.errors import UserError, describe
 _MAX_LINES = 6
 _FIRST = "python main.py experiment=quickstart  or  python main.py task=laughter data.source=sample"
 _NOT_LOADED = re.compile(r"Error (?:loading|locating target) '([\w.]+)'")  # Hydra's words
-_PLACES = ("out", "data.root", "store", "runs", "ckpt", "audio", "tokenizers", "resume", "rerun")
-_PLACES += ("hydra.run.dir", "hydra.sweep.dir")
 _NOISE = re.compile(r"object_type=|reference_type=|To append to|Set the env|.*\$[A-Z]+")
 
 
@@ -110,15 +108,19 @@ def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[s
     )
 
 
-def refuse_empty_places(words: Iterable[str]) -> None:
+def refuse_empty_places(words: Iterable[str], places: Collection[str]) -> None:
     """Stop at a folder or file that is left empty, as out=$UNSET is: it would be the current folder.
+
+    Args:
+        words: of the command line, taken for key=value.
+        places: keys that hold a folder or a file.
 
     Raises:
         UserError: names the key.
     """
     for word in words:
         key = word.removesuffix("=").lstrip("+")
-        if word.endswith("=") and key in _PLACES:
+        if word.endswith("=") and key in places:
             raise UserError(f"{word} names no place.\nWrite {key}=<folder or file>, or leave the word out.")
 
 
@@ -179,9 +181,8 @@ def explain(error: BaseException, schemas: Mapping[str, type], stages: Mapping[s
             group, _, option = full_key.partition(".")
             if (conf / group / f"{option}.yaml").is_file():
                 return f"{full_key}: {option} is not chosen.\nAdd {group}='[{option}]' to the command."
-            owners = _options_with(conf / group, str(key)) if full_key == f"{group}.{key}" else []
-            if owners:
-                return f"{full_key}: no such key here; it is a key of {' and '.join(owners)}"
+            if full_key == f"{group}.{key}" and (hint := _key_of_others(conf / group, str(key), list(parent))):
+                return hint
             own = parent.get("task") if full_key == key else None
             if isinstance(own, Mapping) and key in own:
                 return f"{key}: there is no such key. Did you mean: task.{key}?"
@@ -287,11 +288,20 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _options_with(folder: Path, key: str) -> list[str]:
-    """Return `group=option` of the options of a group that have a key."""
-    pattern = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
-    files = sorted(folder.glob("*.yaml"))
-    return [f"{folder.name}={path.stem}" for path in files if pattern.search(path.read_text(encoding="utf-8"))]
+def _key_of_others(group: Path, key: str, siblings: Iterable[str]) -> str | None:
+    """Say which options of a group have a key, or one spelled like it that the chosen option hasn't."""
+    owners: dict[str, list[str]] = {}
+    for path in sorted(group.glob("*.yaml")):
+        for name in re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE):
+            owners.setdefault(name, []).append(f"{group.name}={path.stem}")
+    full_key = f"{group.name}.{key}"
+    if key in owners:
+        return f"{full_key}: no such key here; it is a key of {' and '.join(owners[key])}"
+    meant = difflib.get_close_matches(key, [*siblings, *owners], n=1)
+    if not meant or meant[0] in siblings:
+        return None
+    found = f"{group.name}.{meant[0]}"
+    return f"{full_key}: there is no such key. Did you mean: {found}? It is a key of {' and '.join(owners[meant[0]])}"
 
 
 def _no_option(missing: str, options: list[str], conf: Path) -> str:
@@ -312,6 +322,8 @@ def _no_key(full_key: str, key: str, siblings: list[str], schemas: Mapping[str, 
     if key in owners:
         return f"{key}: no such key here; it is a key of {owners[key]}"
     hint = _did_you_mean(key, [*siblings, *owners], full_key.removesuffix(key))
+    if not siblings and full_key.startswith("task."):  # what stands there is given by another key
+        return f"{full_key}: there is no such key. Did you mean: {full_key.removeprefix('task.')}?"
     listed = ", ".join(sibling for sibling in siblings if sibling not in ("hydra", "_target_"))
     return f"{full_key}: there is no such key.{hint}" + ("" if hint else f"\nKeys here: {listed}")
 

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-_LOG_EVERY = 60.0
+_LOG_EVERY = 60.0  # seconds
+_STEP_EVERY = 5.0  # seconds: what is told of steps as they end
 _shown: list[Progress] = []  # the one display that is on the terminal, if any
 
 
@@ -81,6 +82,13 @@ class BulkProgress:
             self._display.update(self._task, advance=count, rate=self.rate, note=self.note)
         elif time.monotonic() - self._logged > _LOG_EVERY:
             self._log()
+
+    def is_due(self) -> bool:
+        """Tell whether a step that has ended is worth a line: none was logged in the last few seconds. Then one is."""
+        now = time.monotonic()
+        due = now - self._logged >= _STEP_EVERY
+        self._logged = now if due else self._logged
+        return due
 
     def _log(self) -> None:
         self._logged = time.monotonic()

@@ -30,6 +30,31 @@ from voxlab.storage import (
     write_settled,
 )
 
+_PATIENCE = 5.0  # seconds, for a rank that has failed to say so
+
+# What stands in the folder of a run that has only begun, once, in one process.
+_OF_A_START = {
+    *("command.txt", "config.yaml", "env.json", "error.txt", "git.diff", "git.txt", "packages.txt", "rank0.log"),
+    *("status.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", ".hydra/overrides.1.yaml"),
+}
+
+
+def discard(run_dir: Path, *, recorded: bool) -> bool:
+    """Delete the folder of a run that stopped before it made anything; tells whether it was one.
+
+    A folder that was gone on with before, that holds anything besides, or that is worked in stays as it is.
+
+    Args:
+        run_dir: the run folder.
+        recorded: this launch has written what describes the run; otherwise it has only begun a log.
+    """
+    held = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if not path.is_dir()}
+    ours = _OF_A_START if recorded else {"rank0.log"}
+    if not held <= ours or Path.cwd().is_relative_to(run_dir.resolve()):
+        return False
+    shutil.rmtree(run_dir)
+    return True
+
 
 def write_all(run_dir: Path, root: Path, texts: Mapping[str, str], ranks: Ranks, seed: int) -> None:
     """Write the artefacts that describe a run, before its work starts.
@@ -137,13 +162,23 @@ class Status:
         atomic_write_json(self.path, {"state": state, **times, "error": error, "rank": self.ranks.rank})
 
     def claim_error(self, text: str) -> bool:
-        """Write error.txt unless another rank has; returns whether this rank is the one that tells the user."""
+        """Write error.txt unless another rank has; returns whether this rank is the one that tells the user.
+
+        The first rank, where it is not that one, waits a little for the status that the other is about to write: what
+        it tells of a sweep next is read from there.
+        """
         try:
             with (self.path.parent / "error.txt").open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
+            deadline = time.monotonic() + _PATIENCE
+            while self.ranks.is_first and time.monotonic() < deadline and self._is_running():
+                time.sleep(0.02)
             return False
         return True
+
+    def _is_running(self) -> bool:
+        return read_status(self.path).get("state") == "running"
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import random
 import shlex
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from voxlab import config, loggers, messages, parallel, provenance, rerun, sampl
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.storage import atomic_write_json, differences, flatten
+from voxlab.tasks.sweeps import describe_pages
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ _FREE_KEYS = (
     *("trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
 
+_AT_ONCE = 60.0  # seconds: a run that works for longer keeps its record however it ends
+
 
 def execute(settings: DictConfig) -> Any:
     """Run the task that `settings` describe; returns its summary, or the one figure that `objective` names.
@@ -40,11 +44,14 @@ def execute(settings: DictConfig) -> Any:
     Raises:
         JobError: a job of a sweep failed and has said why. Outside sweeps, the process ends with its exit code.
     """
+    started = time.monotonic()
     try:
         return _execute(settings)
     except Exception as error:
         if _is_sweep():
             raise
+        if time.monotonic() - started < _AT_ONCE and not settings.dry_run:
+            _discard(error)
         config.stop(error)  # here already: Hydra would print a line about the overrides
 
 
@@ -61,6 +68,15 @@ def _execute(settings: DictConfig) -> Any:
         return _objective(summary, settings.objective, ranks) if settings.objective else summary
     finally:
         parallel.shutdown(ranks)
+
+
+def _discard(error: Exception) -> None:
+    """Leave no folder of a run that a wrong word has stopped: the user reads it, and types the next line."""
+    run_dir, alone = Path(HydraConfig.get().runtime.output_dir), int(os.environ.get("WORLD_SIZE", 1)) == 1
+    if alone and getattr(error, "exit_code", None) == UserError.exit_code:
+        recorded = isinstance(error, config.JobError)
+        if provenance.discard(run_dir, recorded=recorded) and recorded:
+            log.info("removed %s, which held no results", run_dir)
 
 
 def _plan(settings: DictConfig, ranks: Ranks, run_dir: Path) -> Any:
@@ -159,7 +175,6 @@ def _recorded_run(settings: DictConfig, ranks: Ranks, run_dir: Path) -> dict[str
     if ranks.is_first:
         texts = {"config.yaml": OmegaConf.to_yaml(plain), **_composition(settings)}
         provenance.write_all(run_dir, config.ROOT, texts, ranks, settings.seed)
-    parallel.barrier(ranks)
     with _recorded(run_dir, ranks):
         changed = _compare_with_earlier(settings, plain, run_dir) if ranks.is_first and settings.rerun else []
         seed_all(settings.seed)
@@ -246,6 +261,7 @@ def _is_done(run_dir: Path) -> bool:
 def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
     """Keep status.json and error.txt while the block runs, and tell the user once how it ended."""
     status = provenance.Status(run_dir, ranks)
+    parallel.barrier(ranks)  # no rank fails before the first has written that the run has begun
     log.info("run folder: %s", run_dir)
     try:
         with _terminable(ranks):
@@ -261,8 +277,7 @@ def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
     finally:
         if _is_sweep() and ranks.is_first:
             _renew_sweep(run_dir.parent)
-            pages = [run_dir.parent / name for name in ("report.html", "comparison.html")]
-            log.info("the sweep so far: %s", ", ".join(str(page) for page in pages if page.is_file()))
+            log.info("the sweep so far: %s", describe_pages(run_dir.parent))
 
 
 def _renew_sweep(folder: Path) -> None:

@@ -25,9 +25,40 @@ def copied(root: str, write: Callable[[str], None], *, tells: bool) -> Iterator[
     """
     with tempfile.TemporaryDirectory(prefix="voxlab-") as place:
         own = Path(place) / Path(root).name
-        write(str(own))
+        with _silent(logging.getLogger("voxlab.data")):  # it would name the copy, which is gone when the user looks
+            write(str(own))
         sizes = [path.stat().st_size for path in sample_folder(str(own)).rglob("*") if path.is_file()]
         if tells:
-            told = (sample_folder(root), len(sizes), sum(sizes) / 1e6)
-            log.info("%s: a run that needs it writes it, %d files, %.3g MB; planned from a copy for now", *told)
-        yield str(own)
+            told = (sample_folder(root), len(sizes), "s" * (len(sizes) != 1), sum(sizes) / 1e6)
+            log.info("sample corpus: would be written to %s (%d file%s, %.3g MB); planned from a temporary copy", *told)
+        with _named(place, str(Path(root).parent)):
+            yield str(own)
+
+
+@contextlib.contextmanager
+def _named(copy: str, place: str) -> Iterator[None]:
+    """Name the place of the sample while the block runs, where log lines name that of the copy."""
+
+    def rename(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage().replace(copy, place), ()
+        return True
+
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(rename)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(rename)
+
+
+@contextlib.contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """Log warnings only while the block runs."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -20,6 +20,7 @@ class Stage(Enum):
     evaluate = "evaluate"
     tokenize = "tokenize"
     check = "check"
+    clean = "clean"
 
 
 class Input(Enum):
@@ -196,11 +197,14 @@ SCHEMAS: dict[str, type[Config]] = {
     "a2g": A2gConfig,
     "compare": CompareConfig,
 }
+# Keys that hold a folder or a file of the user's.
+PLACES = ("out", "data.root", "store", "runs", "ckpt", "audio", "tokenizers", "resume", "rerun")
+PLACES += ("hydra.run.dir", "hydra.sweep.dir")
 SOURCES = ("disk", "sample", "download")  # of the corpora of conf/data; not all can be downloaded
 # task -> what `stage` may be, said before anything is imported; the default comes first.
 STAGES: dict[str, tuple[str, ...]] = {
     "convert": ("fit",),
-    "extract": ("fit", "check"),
+    "extract": ("fit", "check", "clean"),
     "train_tokenizer": ("fit", "test", "reconstruct", "export"),
     "laughter": ("fit", "test", "stream", "compare"),
     "a2g": ("fit", "test", "generate", "evaluate", "tokenize"),

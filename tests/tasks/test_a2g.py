@@ -321,6 +321,10 @@ def refused(made: Made, tmp_path: Path, **changes: Any) -> str:
 MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"stage": "stream"}, ["stage=stream", "evaluate"]),
     ({"tokenizers": None}, ["tokenizers=<folder", "part=upper,hands,lower_trans,face"]),
+    (
+        {"tokenizers": None, "extraction": {"features": "data=beat2 data.source=sample data.root=b2 features=mfcc"}},
+        ["experiment=a2g_tokenizer_tiny data=beat2 data.source=sample data.root=b2 part=upper,hands"],
+    ),
     ({"tokenizers": "nowhere"}, ["tokenizers=nowhere"]),
     ({"model": None}, ["model=a2g_base"]),
     ({"model": object()}, ["model=a2g_base"]),

@@ -17,11 +17,11 @@ from tests import main_process
 from voxlab import plots, report
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
-from voxlab.tasks.compare import curves, differences, figures, labels, media, page, task, terminal
+from voxlab.tasks.compare import curves, differences, figures, labels, media, notices, page, shares, task, terminal
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.find import find_runs
 from voxlab.tasks.compare.groups import by_task
-from voxlab.tasks.compare.pages import read_page
+from voxlab.tasks.compare.pages import read_notices, read_page
 from voxlab.tasks.compare.runs import Run, read_runs
 
 STANDIN = ["task=convert", "codec=none", "data.source=sample", "logger=none", "task._target_=tests.standin.work"]
@@ -56,14 +56,14 @@ def test_runs_and_sweeps_are_laid_side_by_side(outputs: Path) -> None:
     rows = rows_of(outputs / "side" / "comparison.csv")
     assert [(row["run"], row["state"], row["seed"]) for row in rows] == [
         ("one", "done", "4"),
-        ("2", "done", "3"),
-        ("0", "done", "1"),
-        ("1", "failed", "2"),
+        ("sweep/2", "done", "3"),
+        ("sweep/0", "done", "1"),
+        ("sweep/1", "failed", "2"),
     ]
     assert "a bug in the stand-in" in rows[3]["error"]
     assert [row["max_seconds"] for row in rows] == ["7.0", "300.0", "300.0", "300.0"]
     text = (outputs / "side" / "report.html").read_text()
-    assert "1 of 4 runs are not done and have no figures: 1 (failed)" in text
+    assert "1 of 4 runs are not done and have no figures: sweep/1 (failed)" in text
     assert "RuntimeError: a bug in the stand-in" in text
     assert "<small>alone</small>" in text
     assert json.loads((outputs / "side" / "metrics.json").read_text())["failed"] == 1
@@ -82,7 +82,7 @@ def test_the_terminal_gets_plain_lines_where_it_is_none(outputs: Path) -> None:
     assert done.stderr.splitlines()[-1].endswith("/plain/report.html")
     assert "INFO done: " in done.stderr
     log = (outputs / "outputs" / "sweep" / "2" / "rank0.log").read_text()
-    assert log.count("sweep/report.html") == 1
+    assert log.count("sweep/report.html (settings, all figures, curves)") == 1
     assert "\x1b" not in done.stdout
 
 
@@ -190,6 +190,10 @@ def test_labels_are_as_short_as_they_can_be(tmp_path: Path) -> None:
         begin(tmp_path / name)
     assert [run.label for run in read_runs(find_runs([str(tmp_path)], tmp_path))] == ["a/0", "a/1", "b/0"]
     assert [run.label for run in read_runs(find_runs([str(tmp_path / "a")], tmp_path))] == ["0", "1"]
+    begin(tmp_path / "c" / "7")
+    begin(tmp_path / "alone")
+    mixed = [str(tmp_path / name) for name in ("alone", "c", "a/1")]
+    assert [run.label for run in read_runs(find_runs(mixed, tmp_path))] == ["alone", "c/7", "a/1"]
 
 
 def test_titles_that_are_cut_equal_are_told_apart(tmp_path: Path) -> None:
@@ -412,6 +416,133 @@ def test_long_names_and_states_stand_below_the_table() -> None:
     assert lines[1].split() == ["[1]", "done", "/feature…/deep/deep/deep/one", "0.5"]
     assert lines[2].split() == ["[2]", "unreadable", "/features/two", "-"]
     assert lines[3:] == ["- none", f"[1]: {long}", "[2]: b: unreadable: metrics.json: cut short"]
+
+
+def test_numbers_lead_to_folders_that_can_be_opened() -> None:
+    figure = {"test/ap": Figure(0.5)}
+    folder = Path("outputs/laughter/2026-11-22_05-50-19_de59/0")
+    runs = [make_run("0", folder=folder, figures=figure), make_run("a-run-of-its-own-with-a-name", figures=figure)]
+    assert f"[1]: {folder}" in show(runs, 80)
+
+
+def test_every_part_of_a_table_tells_the_settings_of_its_runs() -> None:
+    runs = [
+        dataclasses.replace(run, settings=(own := {"loss": loss, "shift": 5}), raw=own)
+        for run, loss in zip(make_measured(6), ("bce", "focal", "dice", "a", "b", "c"), strict=True)
+    ]
+    runs[0] = dataclasses.replace(runs[0], settings=(own := {"loss": "bce", "shift": 10}), raw=own)
+    lines = show(runs, 80)
+    heads = [line.split() for line in lines if line.startswith("run ")]
+    assert len(heads) >= 2
+    assert [head[:3] for head in heads] == [["run", "loss", "shift"]] * len(heads)
+    assert sum(line.split()[:3] == ["1", "focal", "5"] for line in lines) == len(heads)
+    assert max(map(len, lines)) <= 80
+
+
+def test_settings_that_leave_no_room_for_figures_stand_in_the_first_part_alone() -> None:
+    long = dict.fromkeys(("a_setting", "another", "the_third", "the_last"), "x" * 27)
+    runs = [
+        dataclasses.replace(run, settings=(own := {key: f"{value}{run.label}" for key, value in long.items()}), raw=own)
+        for run in make_measured(8)
+    ]
+    lines = show(runs, 60)
+    assert max(map(len, lines)) <= 60
+    heads = [line.split()[1:] for line in lines if line.startswith("run ")]
+    assert heads[-1] == ["a_setting", NAMES[-1]]  # which has room beside it
+    assert [sum(name in head for head in heads) for name in (*NAMES, *list(long)[1:])] == [1] * (len(NAMES) + 3)
+
+
+def test_the_numbers_of_a_row_are_written_alike(tmp_path: Path) -> None:
+    rate = "test/event/fa_per_hour"
+    runs = [make_run("a", figures={rate: Figure(974.3, (0.00123456, 1345.6))})]
+    runs.append(make_run("b", figures={rate: Figure(23456.7, (1110.4, 999_000.2))}))
+    text = page.write(tmp_path / "report.html", "T", by_task(runs, None), 8).read_text()
+    lines = show(runs, 80)
+    assert "974.3* [0.001235, 1346]" in lines[1]
+    assert "23,457 [1110, 999,000]" in lines[2]
+    assert "23,457<small>1110 to 999,000</small>" in text
+    assert "e+0" not in "".join(lines)
+
+
+# ---- what limits a comparison --------------------------------------------------------------------------------------
+
+
+def make_shares(*priors: float) -> list[Run]:
+    figures = [{name: Figure(prior * n) for n, name in enumerate(NAMES, 1)} for prior in priors]
+    known = [{**own, "test/prior": Figure(prior)} for own, prior in zip(figures, priors, strict=True)]
+    return [make_run(str(number), figures=own) for number, own in enumerate(known)]
+
+
+def test_runs_of_other_shares_of_positives_are_ranked_by_what_does_not_depend_on_them(tmp_path: Path) -> None:
+    runs = [*make_shares(0.04, 0.08), make_run("failed", state="failed")]
+    (group,) = by_task(runs, None)
+    assert {name for name, best in group.best.items() if best is not None} == {"test/ap_lift", "test/auroc"}
+    notice = (
+        "The runs have different shares of positives (test/prior 0.04 to 0.08), which alone moves most figures of "
+        "test: compare AP over the prior (test/ap_lift) and AUROC (test/auroc); no best is marked in the others."
+    )
+    text = page.write(tmp_path / "report.html", "T", [group], 8).read_text().replace("<wbr>", "")
+    assert text.count(notice) == 1
+    assert text.count('class="best"') == 2
+    lines = show(runs, 120)
+    assert " ".join(lines).count(f"Warning: {notice}".partition(" which")[0]) == 1
+    assert sum(line.count("*") for line in lines if not line.startswith("* best")) == 2
+    (only,) = by_task(runs, ["test/ap"])
+    assert only.best == {"test/ap": None}
+    assert "moves most figures of test: no best is marked." in page.write(tmp_path / "b", "T", [only], 8).read_text()
+
+
+@pytest.mark.parametrize("priors", [(0.04,), (0.04, 0.04), (0.04, 0.0401)])
+def test_runs_of_one_share_of_positives_are_ranked_by_all(tmp_path: Path, priors: tuple[float, ...]) -> None:
+    (group,) = by_task(make_shares(*priors), None)
+    assert group.shares == {}
+    assert [best is not None for best in group.best.values()] == [len(set(priors)) > 1] * len(NAMES)
+    assert "shares of positives" not in page.write(tmp_path / "report.html", "T", [group], 8).read_text()
+
+
+def test_one_split_says_nothing_of_another_and_baselines_nothing_of_runs() -> None:
+    runs = [
+        {"val/prior": Figure(prior), "baseline/x/prior": Figure(prior), "test/prior": Figure(0.5)} for prior in (1, 2)
+    ]
+    found = shares.differing(runs)
+    assert found == {"val": (1, 2)}
+    names = ("test/f1", "val/f1", "val/macro/auroc", "val/ap_lift", "val/event/recall", "rows")
+    assert [name for name in names if not shares.can_rank(name, found)] == ["val/f1", "val/event/recall"]
+
+
+def test_warnings_of_the_runs_stand_on_their_comparison(tmp_path: Path) -> None:
+    """Once each, with the runs that have it; those of runs without figures, and mere notes, don't."""
+    synthetic, odd, random = "Synthetic <corpus>: /a/path_of/things & such.", "One_of_two outputs is silent.", "Random."
+    told = {"a": [synthetic], "b": [synthetic, odd, odd], "failed": [random], "c": [synthetic]}
+    for name, texts in told.items():
+        sections = [*(report.notice(text) for text in texts), report.notice("only a note", "info")]
+        report.write_report(tmp_path / name / "report.html", "T", "S", [report.facts("F", {"x": 1}), *sections])
+    states = {"failed": {"state": "failed", "figures": {}}}
+    measured: dict[str, Any] = {"figures": {"rows": Figure(1)}, "task": "convert"}
+    runs = [make_run(name, folder=tmp_path / name, **{**measured, **states.get(name, {})}) for name in told]
+    written = page.write(tmp_path / "report.html", "T", by_task(runs, None), 8)
+    assert read_notices(written) == [
+        "1 of 4 runs are not done and have no figures: failed (failed).",
+        f"{synthetic.removesuffix('.')} (all 3 runs of convert).",
+        "One_of_two outputs is silent (run b).",
+    ]
+    said = " ".join(" ".join(show(runs, 200)).split())
+    assert f"Warning: {synthetic.removesuffix('.')} (all 3 runs of convert). Warning: One_of" in said
+    assert read_notices(tmp_path / "none.html") == []
+
+
+def test_many_warnings_and_runs_are_counted(tmp_path: Path) -> None:
+    names = [f"run{number}" for number in range(15)]
+    for name in names:
+        texts = [f"warning of {name}."] if name == names[-1] else ["of most.", *(["again."] * 2)]
+        more = [f"{number} of 9." for number in range(9)] if name == names[0] else []
+        report.write_report(tmp_path / name / "report.html", "T", "S", list(map(report.notice, [*texts, *more])))
+    runs = [make_run(name, folder=tmp_path / name, figures={"rows": Figure(1)}) for name in names]
+    (group,) = by_task(runs, None)
+    lines = list(notices.about(group, names))
+    assert lines[0] == f"of most (runs {', '.join(names[:12])} and 2 more)."
+    assert lines[-1] == "4 more warnings stand on the pages of the runs."
+    assert len(lines) == 9
 
 
 @pytest.mark.parametrize(

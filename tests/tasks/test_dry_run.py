@@ -1,5 +1,6 @@
 """dry_run=true: what each task says about time and disk, what that rests on, and that it writes nothing."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tests.laughter_stores import write_store
 from tests.tasks import a2g_runs, laughter_runs, motion_runs, tokenizer_runs
 from tests.tasks.feature_fakes import FakeCorpus, FakeFeatures
-from voxlab import schemas
+from voxlab import sample_copy, schemas
 from voxlab.data.motion_store import find_motion_store, open_motion_store
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
@@ -18,6 +19,7 @@ from voxlab.tasks.a2g import task as a2g
 from voxlab.tasks.extract.features import extract_features
 from voxlab.tasks.laughter import task as laughter
 from voxlab.tasks.train_tokenizer import expect as expected
+from voxlab.tasks.train_tokenizer import plan as planning
 from voxlab.tasks.train_tokenizer import task as train_tokenizer
 from voxlab.tasks.train_tokenizer.settings import Loop
 
@@ -93,6 +95,48 @@ def test_steps_with_and_without_adversary_are_timed_apart() -> None:
 def test_the_stages_of_the_command_line_are_those_of_the_tasks() -> None:
     tasks = {"a2g": a2g, "laughter": laughter, "train_tokenizer": train_tokenizer}
     assert {name: schemas.STAGES[name] for name in tasks} == {name: task.STAGES for name, task in tasks.items()}
+
+
+def test_amounts_have_the_digits_that_say_something() -> None:
+    amounts = [0.00672, 3.14159, 99.994, 1333.333, 197530.86]
+    assert [planning.rounded(amount) for amount in amounts] == [0.007, 3.14, 99.99, 1333, 197531]
+    told = planning.describe({"max_steps": 100000, "rate": 9.5, "passes_over_the_data": 197531, "speakers": 251})
+    assert told.splitlines() == [
+        *("  max steps: 100,000", "  rate: 9.5"),
+        *("  passes over the data: 197,531", "  speakers: 251"),
+    ]
+
+
+def test_a_run_that_repeats_itself_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    planning.warn_of_repetition(1000, 3000, "codec=small")
+    assert caplog.messages == []
+    planning.warn_of_repetition(197_531, 100_000, "codec=small")
+    assert caplog.messages == [
+        "100,000 steps pass over these few data 197,531 times, far more often than helps. Set trainer.max_steps=506 or "
+        "less (1,000 passes), or take settings for little data: codec=small."
+    ]
+
+
+def test_the_plan_from_a_copy_names_the_place_of_the_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, other = logging.getLogger("voxlab.data.any"), logging.getLogger("voxlab.any")
+
+    def write(root: str) -> None:
+        sample = sample_copy.sample_folder(root)
+        sample.mkdir()
+        (sample / "a.bin").write_bytes(bytes(2000))
+        data.info("sample corpus: %s", sample)
+        data.warning("odd: 100%")
+
+    with caplog.at_level(logging.INFO), sample_copy.copied(str(tmp_path / "x"), write, tells=True) as root:
+        data.info("reading %s", f"{root}-sample/a.bin")
+        other.info("100%")
+    assert caplog.messages == [
+        "odd: 100%",
+        f"sample corpus: would be written to {tmp_path / 'x-sample'} (1 file, 0.002 MB); planned from a temporary copy",
+        f"reading {tmp_path / 'x-sample/a.bin'}",
+        "100%",
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- the tasks -----------------------------------------------------------------------------------------------------

@@ -163,8 +163,9 @@ def test_tokens_of_recordings_that_are_gone_are_named(stage):
     }
     names = ", ".join(sorted(f"{name}.ecdc" for name in IDS[:2]))
     assert str(caught.value).splitlines()[1:3] == [
-        f"  orphan_tokens: its recording is gone: delete it and its sidecar: {names}",
-        "Delete below tokens what has no recording, then run all stages again; or choose audit.fail_on=[...].",
+        f"  orphan_tokens: its recording is gone: stage=clean removes what it left: {names}",
+        "Remove what has no recording (the same command with stage=clean; dry_run=true lists it), then run all stages "
+        "again; or choose audit.fail_on=[...].",
     ]
 
 

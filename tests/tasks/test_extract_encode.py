@@ -279,8 +279,12 @@ def test_missing_and_orphans_are_listed_and_left_alone(corpus, weights, tmp_path
     assert lines[1].startswith("23 token files have no recording: c.ecdc, x00.safetensors, ")
     assert lines[1].endswith("x18.safetensors, and 3 more")
     outcome = encode(stage_of(corpus, out), Encodec(weights=weights))
-    assert outcome.warnings[0].startswith("23 token files belong to no recording that was encoded: c.ecdc, x00")
-    assert "nothing is deleted by itself; delete them, their sidecars" in outcome.warnings[0]
+    assert outcome.warnings[0].startswith("23 token files have no recording: c.ecdc, x00")
+    assert "nothing is deleted by itself; stage=clean removes them, their sidecars" in outcome.warnings[0]
+    (out / "tokens/b/mid.safetensors").touch()  # its recording is there: not what stage=clean removes
+    other = encode(stage_of(corpus, out), Encodec(weights=weights)).warnings[1]
+    assert other.startswith("1 token file belongs to no recording that was encoded: b/mid.safetensors (left from other")
+    assert "stage=clean" not in other
     assert (out / "tokens/c.ecdc").exists()
     assert "c" not in Ledger(out, "encode", RANKS).records
 

@@ -144,6 +144,38 @@ def test_later_settings_are_checked_before_any_work(extract, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["codec.bandwidth=7"], "bandwidth=7"),
+        (["codec.bandwidth=7", "stages=[encode]"], "bandwidth=7"),
+        (["codec.weights=random", "codec.tail=zeros", "codec.sample_rate=48000"], "tail=zeros"),
+        (["encode.container=mp3"], "container"),
+        (["normalize.clip=no"], "clip"),
+        (["data.root=missing"], "no recording under missing"),
+        (["data.root=missing", "features=logmel"], "no recording under missing"),
+        (["data.root=missing", "stage=clean"], "was not made by task=extract"),
+        (["stages=[sidecars]"], "no token files to describe"),
+        (["stages=[build]"], "no token files to build from"),
+    ],
+)
+def test_what_is_refused_at_once_makes_nothing(extract, tmp_path, overrides, message):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        extract(*overrides)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["audio/out", "foreign"])
+def test_a_folder_that_is_refused_stays_as_it_is(extract, tmp_path, place):
+    (tmp_path / "foreign" / "tokens").mkdir(parents=True)
+    (tmp_path / "foreign" / "tokens" / "a.ecdc").write_bytes(b"mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"lies in the folder of the recordings|was not made by voxlab"):
+        extract(f"out={tmp_path / place}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_batch_size_that_a_folder_was_begun_with_stays(extract, tmp_path):
     extract("stages=[normalize,encode]", "max_batch_seconds=7")
     extract("stages=[normalize,encode]")

@@ -70,6 +70,15 @@ def test_failures_are_not_done_and_old_columns_not_denied(corpus):
     assert outcome.facts["conditioning"] == "(as before: every item failed)"
 
 
+def test_all_columns_are_named_with_how_many_have_them(corpus):
+    def names(item, times):
+        return {"pitch": times} if item.id != "c" else {"rate": times}
+
+    assert run(corpus, {"lin": lin}).facts["conditioning"] == "position"
+    outcome = run(corpus, {"lin": lin, "names": names})
+    assert outcome.facts["conditioning"] == "position, pitch (3 of 4), rate (1 of 4)"
+
+
 def test_a_table_that_is_not_given_is_asked_for(corpus):
     (warning,) = run(corpus, {"table": from_table}).warnings
     assert warning.startswith("the producer table found nothing for 4 items (a, b, c, ...): ")

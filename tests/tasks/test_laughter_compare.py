@@ -9,6 +9,8 @@ import pytest
 from sklearn import metrics
 
 from tests.tasks.laughter_scores import SHIFT, make_settings, make_split
+from tests.tasks.launches import launch
+from voxlab import report
 from voxlab.errors import UserError
 from voxlab.metrics.bootstrap import draw_counts, number_clusters
 from voxlab.metrics.events import pool
@@ -48,9 +50,9 @@ def write_run(folder, loss, shift=SHIFT, noise=0, test=TEST, **record):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "multirun.yaml").touch()
     places = [("BinaryCrossEntropy", 5, 0), ("Focal", 5, 1), ("BinaryCrossEntropy", 10, 2), ("Focal", 10, 3)]
     for number, (loss, shift, noise) in enumerate(places):
+        launch(folder / str(number), "MULTIRUN")
         write_run(folder / str(number), loss, shift, noise)
     return folder
 
@@ -67,6 +69,8 @@ def test_each_job_of_a_sweep_writes_the_comparison(sweep):
     assert float(rows[1]["test/ap"]) == written["test/ap"]
     assert [float(rows[1][f"test/ap_lift/{end}"]) for end in ("low", "high")] == written["test/ap_lift/ci"]
     page = (sweep / "comparison.html").read_text()
+    ends = [report.spell(float(rows[1][f"test/ap_lift/{end}"])) for end in ("low", "high")]
+    assert f"<small>{' to '.join(ends)}</small>" in page
     assert "0: bce, shift 5" in page
     assert "BinaryCrossEntropy" not in page
     assert page.count("<img") == 1

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests import main_process
+from tests.tasks.launches import launch
 from tests.tasks.motion_runs import LOSS, TINY, run, sample, with_weights
 from tests.tasks.tokenizer_runs import states
 from voxlab.data.beat2 import Beat2
@@ -397,7 +398,7 @@ def test_a_last_checkpoint_that_is_cut_off_is_refused(whole: Whole, corpus: Beat
 
 def test_a_run_says_how_its_codec_is_used(tmp_path: Path) -> None:
     assert _usage(tmp_path / "0", "upper") == f"task=a2g tokenizers='{{upper: {tmp_path / '0'}, ...}}'"
-    (tmp_path / "multirun.yaml").write_text("")
+    launch(tmp_path / "0", "MULTIRUN")
     assert _usage(tmp_path / "0", "upper") == f"task=a2g tokenizers={tmp_path}"
 
 

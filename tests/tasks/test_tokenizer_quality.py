@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from tests import main_process
+from tests.tasks.launches import launch
 from tests.tasks.pcm_codec import Pcm, StreamingPcm
 from voxlab import run
 from voxlab.codecs.encodec import Encodec
@@ -255,7 +256,8 @@ def test_the_whole_prefix_is_the_codec_itself(root, tiny_snac):
 
 
 def test_a_sweep_is_compared(root, tmp_path):
-    (tmp_path / "multirun.yaml").write_text("hydra: {}\n")
+    for job in "012":
+        launch(tmp_path / job, "MULTIRUN")
     measure(root, tmp_path / "0")
     assert "1 codec" in (tmp_path / "comparison.html").read_text()
     measure(root, tmp_path / "1", Pcm(gain=0.3))

@@ -283,7 +283,10 @@ def test_bad_settings_are_refused(case: str, corpus: LibriSpeech, tmp_path: Path
         train(tmp_path / "run", corpus, **changes)
 
 
-@pytest.mark.parametrize(("key", "value"), [("lr", "1e-4"), ("lr", NAN), ("betas", [0.9]), ("warmup_steps", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("lr", "1e-4"), ("lr", NAN), ("betas", [0.9]), ("betas", 3), ("betas", ["a", "b"]), ("warmup_steps", -1)],
+)
 def test_bad_optimisers_are_refused(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"optim.{key}="):
         AdamWCosine(**{key: value})

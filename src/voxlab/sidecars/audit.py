@@ -19,7 +19,8 @@ from voxlab.sidecars.audit_listings import check_listings
 from voxlab.sidecars.audit_types import FAIL_ON, TYPES, Audit, AuditedFile, Expectation, Finding, Issue, Row, TokenFacts
 from voxlab.sidecars.schema import DTYPES, META_SUFFIX, VALUES_SUFFIX
 
-_GONE = "its recording is gone: delete it and its sidecar"
+_GONE = "its recording is gone: stage=clean removes what it left"
+_NO_RECORDING = ", and no recording (stage=clean removes it)"
 _UNLISTED = "not listed: new since the last build, or its recording is gone (the recordings were not looked at)"
 Stamp = tuple[str, int, int]  # path in its tree, size, time of change in ns
 
@@ -52,6 +53,29 @@ def scan(root: Path) -> Tree:
         elif path.endswith(SUFFIXES):
             tree.tokens[path] = _key(path)
     return tree
+
+
+def without_recording(tree: Tree, recordings: Collection[str]) -> dict[str, str]:
+    """Return path -> key of the token files and sidecars of a tree that belong to none of the recordings.
+
+    Args:
+        tree: what there is.
+        recordings: ids of all that there are.
+    """
+    files = {**tree.tokens}
+    files |= {key + VALUES_SUFFIX: key for key in tree.values}
+    files |= {key + META_SUFFIX: _owner(key, recordings) for key in tree.metas}
+    return {path: key for path, key in files.items() if key not in recordings}
+
+
+def _owner(key: str, known: Collection[str]) -> str:
+    """Return the item of a sidecar's JSON: EncHF_Dataset's name for that of x is x.cond.cond.json."""
+    return key.removesuffix(".cond") if key not in known else key
+
+
+def list_files(root: Path) -> list[str]:
+    """Return the paths of all files below a folder; hidden ones are left out, linked folders not entered."""
+    return [path for path, _ in _walk(root, "")]
 
 
 def list_stamps(root: Path) -> list[Stamp]:
@@ -125,14 +149,15 @@ def audit_tokens(
         failing |= {(path, file.sidecar, *issue) for issue in asked if fail_on is None}
         if advance is not None:
             advance(0.0 if file.codes is None else file.codes.num_samples / file.codes.sample_rate)
-    gone = {path for path, key in tree.tokens.items() if recordings is not None and key not in recordings}
+    gone = set() if recordings is None else without_recording(tree, recordings).keys()
     issues += [(file.tokens, file.sidecar, "orphan_tokens", _GONE) for file in files if file.tokens in gone]
     owned = [file for file in files if file.tokens not in gone]
     issues += _check_mixture(owned)
     issues += _check_columns(owned, {path for path, _, kind, _ in issues if kind == "missing_features"})
     unlisted = _UNLISTED if recordings is None else "not listed"
     issues += check_listings(files, issues, tokens, manifest, dataset, unlisted=unlisted)
-    issues += _find_orphans(tree, sidecars, {_key(path) for path, *_ in issues})
+    left_over = set() if recordings is None else without_recording(sidecars, recordings).keys()
+    issues += _find_orphans(tree, sidecars, {_key(path) for path, *_ in issues}, left_over)
     types = FAIL_ON if fail_on is None else fail_on
     findings = (Finding(*row, "error" if row[2] in types or row in failing else "warning") for row in issues)
     count = None if recordings is None else len(recordings)
@@ -209,15 +234,19 @@ def _kind(codes: TokenFacts) -> str:
     return f"{codes.codec} at {codes.sample_rate} Hz, {books}{weights}"
 
 
-def _find_orphans(tree: Tree, sidecars: Tree, told: Collection[str]) -> Iterator[Row]:
-    """Report sidecars without token file, unless the token file itself is reported as missing."""
+def _find_orphans(tree: Tree, sidecars: Tree, told: Collection[str], left_over: Collection[str]) -> Iterator[Row]:
+    """Report sidecars without token file, unless the token file itself is reported as missing.
+
+    Those in `left_over` have no recording either.
+    """
     known = set(tree.tokens.values())
     for key in sorted((sidecars.values | sidecars.metas) - known - set(told)):
         # EncHF_Dataset's name for the JSON of x is x.cond.cond.json: told where that of x is missing
         owner = key.removesuffix(".cond")
         if key in sidecars.values or owner not in known or owner in sidecars.metas:
             suffix = VALUES_SUFFIX if key in sidecars.values else META_SUFFIX
-            yield "", key + suffix, "orphan_sidecar", "there is no token file of this name"
+            gone = _NO_RECORDING if key + suffix in left_over else ""
+            yield "", key + suffix, "orphan_sidecar", f"there is no token file of this name{gone}"
 
 
 def _key(path: str) -> str:

@@ -196,5 +196,6 @@ def _check_number(name: str, value: float) -> None:
 
 
 def _check_betas(betas: Sequence[float]) -> None:
-    if isinstance(betas, str) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    numbers = isinstance(betas, list | tuple) and all(isinstance(beta, int | float) for beta in betas)
+    if not numbers or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UserError(f"optim.betas={betas!r}: give two numbers from 0 to below 1, for example '[0.8, 0.99]'.")

@@ -221,10 +221,12 @@ def _check_tokenizers(sources: Sources) -> None:
         chosen = shlex.split(sources.extraction.get("features") or "data=beat2")
         data = " ".join(shlex.quote(word) for word in chosen if word.startswith("data"))
         parts = ",".join(part.name for part in read_layout(sources.corpus.layout).parts)
+        small = "data.source=sample" in chosen  # where full-size tokenizers would take hours, and learn nothing more
+        how = f"experiment=a2g_tokenizer_tiny {data}" if small else f"task=train_tokenizer {data} codec=motion_rvq"
         raise UserError(
             "task=a2g needs the tokenizers of all parts: tokenizers=<folder of the sweep>. Train them with\n"
-            f"  python main.py -m task=train_tokenizer {data} codec=motion_rvq part={parts} "
-            "hydra.sweep.dir=outputs/tokenizers\nand give tokenizers=outputs/tokenizers"
+            f"  python main.py -m {how} part={parts} hydra.sweep.dir=outputs/tokenizers\n"
+            "and give tokenizers=outputs/tokenizers"
         )
 
 

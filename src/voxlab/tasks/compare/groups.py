@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from voxlab.tasks.compare import differences, figures
+from voxlab.tasks.compare import differences, figures, shares
 from voxlab.tasks.compare.differences import Rows
 from voxlab.tasks.compare.runs import Run
+from voxlab.tasks.compare.shares import Shares
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,16 @@ class Group:
         return dict(sorted(rows.items(), key=lambda row: row[0] not in telling))
 
     @cached_property
+    def shares(self) -> Shares:
+        """Splits in which the runs have other shares of positives."""
+        return shares.differing([run.figures for run in self.runs])
+
+    @cached_property
     def best(self) -> dict[str, float | None]:
-        """The best value of each figure, None where there is none."""
-        return {name: figures.best(name, (run.figures.get(name) for run in self.runs)) for name in self.names}
+        """The best value of each figure, None where there is none, or none that runs could be ranked by."""
+        ranked = [name for name in self.names if shares.can_rank(name, self.shares)]
+        found = {name: figures.best(name, (run.figures.get(name) for run in self.runs)) for name in ranked}
+        return {name: found.get(name) for name in self.names}
 
 
 def by_task(runs: Sequence[Run], wanted: Sequence[str] | None) -> list[Group]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from voxlab import report
-from voxlab.report import Cell, Section
+from voxlab.report import Cell, Section, spell
 from voxlab.storage import atomic_write_bytes
-from voxlab.tasks.compare import curves, differences, figures, media
+from voxlab.tasks.compare import curves, differences, figures, media, notices
 from voxlab.tasks.compare.differences import Rows
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.groups import Group
@@ -22,7 +22,6 @@ _OWN_PAGE = "comparison.html"  # which some tasks write for their sweeps
 _NOTE_CHARACTERS = 100
 _SETTINGS = 25  # more that differ are among the details
 _PACKAGES = 40
-_DATA = ("data", "store", "stores")  # settings that decide what a run has seen
 
 
 def write(path: Path, title: str, groups: Sequence[Group], shown: int) -> Path:
@@ -55,10 +54,8 @@ def _notices(runs: Sequence[Run], groups: Sequence[Group]) -> Iterator[Section]:
     if undone:
         listed = ", ".join(f"{run.label} ({run.state})" for run in undone)
         yield report.notice(f"{len(undone)} of {len(runs)} runs are not done and have no figures: {listed}.")
-    told = [differences.settings([run for run in group.runs if run.figures]) for group in groups]
-    data = dict.fromkeys(key for rows in told for key in rows if key.partition(".")[0] in _DATA)
-    if data:
-        yield report.notice(f"The runs read different data ({', '.join(data)}): mind that where figures are compared.")
+    told = (text for group in groups for text in notices.about(group, [run.label for run in group.runs]))
+    yield from map(report.notice, dict.fromkeys(told))
     code = differences.code(runs)
     if "commit" in code:
         yield report.notice("The runs were made by different versions of the code; see the details.", "info")
@@ -101,7 +98,7 @@ def _duration(seconds: float | None) -> str | None:
 def _cell(figure: Figure | None, best: float | None) -> Cell:
     if figure is None:
         return Cell(None)
-    note = "{:.3g} to {:.3g}".format(*figure.interval) if figure.interval else ""
+    note = " to ".join(map(spell, figure.interval)) if figure.interval else ""
     return Cell(figure.value, note, tone="best" if figure.value == best else "")
 
 

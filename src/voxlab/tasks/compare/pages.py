@@ -1,6 +1,7 @@
 """What the report page of a run shows: the images, players and videos that it holds, by where they stand."""
 
 import base64
+import html
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from typing import Any
 from voxlab.report import Media
 
 _DATA = re.compile(r"data:(audio/flac|video/mp4|image/png|image/gif);base64,")
+_WARNING = re.compile(r'<p class="notice (?:warning|error)" role="note"><strong>[^<]*</strong> (.*?)</p>', re.DOTALL)
 _TEXTS = ("h2", "h3", "figcaption")
 Place = tuple[str, str, int]  # heading, label, how many of the same stand before
 
@@ -34,6 +36,12 @@ def read_page(path: Path) -> Page:
         reader.feed(path.read_text(encoding="utf-8", errors="backslashreplace"))
         reader.close()
     return reader.page
+
+
+def read_notices(path: Path) -> list[str]:
+    """Return the warnings that `report.notice` put on a page; of one that isn't there, none."""
+    text = path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
+    return [html.unescape(found.replace("<wbr>", "")) for found in _WARNING.findall(text)]
 
 
 class _Reader(HTMLParser):

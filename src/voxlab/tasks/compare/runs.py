@@ -107,12 +107,17 @@ def _titles(runs: Sequence[Run]) -> list[str]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return as many of the last parts of each path as make all of them different."""
+    """Return as many of the last parts of each path as make all of them different.
+
+    A bare number, that of a job, gets the folder of its sweep before it where runs of elsewhere stand beside it.
+    """
     parts = [folder.absolute().parts for folder in folders]
+    is_mixed = len({part[:-1] for part in parts}) > 1
     for count in range(1, max(map(len, parts), default=1)):
         labels = ["/".join(part[-count:]) for part in parts]
         if len(set(labels)) == len(labels):
-            return labels
+            pairs = zip(labels, parts, strict=True)
+            return ["/".join(part[-2:]) if is_mixed and label.isdigit() else label for label, part in pairs]
     return [str(folder) for folder in folders]
 
 

@@ -1,12 +1,16 @@
 """The comparison in the terminal: rows of runs, columns of runs where only that fits, else several tables."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from voxlab.report import spell
+from voxlab.tasks.compare import notices
+from voxlab.tasks.compare.differences import Rows
 from voxlab.tasks.compare.figures import Figure
 from voxlab.tasks.compare.groups import Group
 from voxlab.tasks.compare.runs import Run
@@ -27,17 +31,20 @@ def show(groups: Sequence[Group], console: Console | None = None) -> None:
         grid = _grid(group)
         turned = [list(column) for column in zip(*grid, strict=True)]
         by_run = _width(grid) <= console.width or _width(turned) > console.width
-        for number, part in enumerate(_parts(grid if by_run else turned, console.width)):
+        telling = [place for place, title in enumerate(grid[0]) if title.plain in _settings(group)]
+        parts = _parts(grid, console.width, telling) if by_run else _parts(turned, console.width)
+        for number, part in enumerate(parts):
             if number:
                 console.print()
             console.print(_table(part, group.names))
-        for line in _explain(group, "column" if by_run else "row"):
+        warnings = (f"Warning: {text}" for text in notices.about(group, _names(group.runs)))
+        for line in chain(_explain(group, "column" if by_run else "row"), warnings):
             console.print(Text(line))
 
 
 def _grid(group: Group) -> Grid:
     """Return a row for each run: its name, its state where not all are done, settings, figures."""
-    settings = dict(list(group.settings.items())[:_SETTINGS])
+    settings = _settings(group)
     is_whole = all(run.state == "done" for run in group.runs)
     rows = [[Text(title) for title in ("run", *([] if is_whole else ["state"]), *settings, *group.names)]]
     for number, (run, name) in enumerate(zip(group.runs, _names(group.runs), strict=True)):
@@ -46,6 +53,11 @@ def _grid(group: Group) -> Grid:
         cells = [_figure(run.figures.get(figure), group.best[figure]) for figure in group.names]
         rows.append([Text(name), *state, *own, *cells])
     return rows
+
+
+def _settings(group: Group) -> Rows:
+    """Return the differing settings that the table has room for."""
+    return dict(list(group.settings.items())[:_SETTINGS])
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -67,16 +79,28 @@ def _width(grid: Grid) -> int:
     return sum(_widths(grid))
 
 
-def _parts(grid: Grid, width: int) -> Iterator[Grid]:
-    """Yield the table in parts that fit the console, each with the first column."""
-    first, *others = _widths(grid)
-    start, used = 1, first
-    for place, own in enumerate(others, 1):
-        if used + own > width and place > start:
-            yield [[row[0], *row[start:place]] for row in grid]
-            start, used = place, first
+def _parts(grid: Grid, width: int, telling: Sequence[int] = ()) -> Iterator[Grid]:
+    """Yield the table in parts that fit the console, each with the first column and those that tell what a run is.
+
+    Args:
+        grid: the table.
+        width: of the console.
+        telling: columns that later parts repeat, as many of them as leave room for any other.
+    """
+    widths = _widths(grid)
+    kept, widest = [0], max((own for place, own in enumerate(widths) if place not in telling), default=0)
+    for place in telling:
+        if sum(widths[held] for held in (*kept, place)) + widest <= width:
+            kept.append(place)
+    shown, used = [0], widths[0]
+    for place, own in enumerate(widths[1:], 1):
+        if used + own > width and set(shown) - set(kept):
+            yield [[row[column] for column in shown] for row in grid]
+            shown = [column for column in kept if column < place]
+            used = sum(widths[column] for column in shown)
+        shown.append(place)
         used += own
-    yield [[row[0], *row[start:]] for row in grid]
+    yield [[row[column] for column in shown] for row in grid]
 
 
 def _table(grid: Grid, figures: Sequence[str]) -> Table:
@@ -103,7 +127,7 @@ def _explain(group: Group, line: str) -> Iterator[str]:
     for run, name in zip(group.runs, _names(group.runs), strict=True):
         reason = f": {run.state}" if run.state != _state(run) else ""
         if name != run.label or reason:
-            yield f"{name}: {run.label}{reason}" if name != run.label else f"{name}{reason}"
+            yield f"{name}: {run.folder}{reason}" if name != run.label else f"{name}{reason}"
 
 
 def _spell(value: object) -> str:
@@ -114,7 +138,6 @@ def _spell(value: object) -> str:
 def _figure(figure: Figure | None, best: float | None) -> Text:
     if figure is None:
         return Text("-")
-    value = f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.4g}"
-    ends = " [{:.3g}, {:.3g}]".format(*figure.interval) if figure.interval else ""
+    ends = f" [{', '.join(map(spell, figure.interval))}]" if figure.interval else ""
     is_best = figure.value == best
-    return Text(f"{value}{'*' if is_best else ''}{ends}", style="bold green" if is_best else "")
+    return Text(f"{spell(figure.value)}{'*' if is_best else ''}{ends}", style="bold green" if is_best else "")

@@ -35,7 +35,7 @@ _AGAIN = {
 _BY_HAND = {  # faults that no stage mends: their message lists the files, and says this
     "mixed_columns": "give all the same columns (mend names or tables, or leave out the producer with "
     "sidecars.mode=overwrite)",
-    "orphan_tokens": "delete below tokens what has no recording",
+    "orphan_tokens": "remove what has no recording (the same command with stage=clean; dry_run=true lists it)",
 }
 
 Conclusion = dict[str, Any]  # totals, counts by severity and type, first findings; as JSON

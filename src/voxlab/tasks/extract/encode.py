@@ -5,7 +5,7 @@ What is up to date is left alone; the bytes depend neither on where a run stoppe
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,9 +23,10 @@ from voxlab.tasks.extract.encode_work import STAGE, Input, Job, count_samples, r
 from voxlab.tasks.extract.stage import NORMALIZED, TOKENS, Outcome, Stage
 from voxlab.tasks.extract.verify import verify_tokens
 
-_DELETE = (
-    "nothing is deleted by itself; delete them, their sidecars (.cond.npy, .cond.json) and normalized/<id>.wav, then "
-    "run again"
+_GONE = "nothing is deleted by itself; stage=clean removes them, their sidecars and normalized files"
+_STALE = (
+    "left from other settings or an earlier version; delete them and their sidecars (.cond.npy, .cond.json), then run "
+    "again"
 )
 
 
@@ -145,11 +146,19 @@ def _outcome(
 ) -> Outcome:
     failed = {**_failures(inputs, job.ledger.records), **checks}
     good = {source.item.id for source in inputs} - failed.keys()
-    orphans = _find_tokens(job.stage) - {key + job.suffix for key in (*checks, *(source.item.id for source in inputs))}
-    warnings = counted("{} token [file belongs|files belong] to no recording that was encoded", sorted(orphans))
-    return Outcome(
-        len(good & todo), len(good - todo), failed, tuple(f"{warning} ({_DELETE})" for warning in warnings), facts
-    )
+    warnings = tuple(_orphans(job, {*checks, *(source.item.id for source in inputs)}))
+    return Outcome(len(good & todo), len(good - todo), failed, warnings, facts)
+
+
+def _orphans(job: Job, expected: Collection[str]) -> Iterator[str]:
+    """Tell of token files that none of the expected items has: their recording is gone, or was left out before."""
+    found = _find_tokens(job.stage) - {key + job.suffix for key in expected}
+    known = {item.id + suffix for item in job.stage.items for suffix in token_files.SUFFIXES}
+    for names, text, advice in (
+        (found - known, "{} token [file has|files have] no recording", _GONE),
+        (found & known, "{} token [file belongs|files belong] to no recording that was encoded", _STALE),
+    ):
+        yield from (f"{line} ({advice})" for line in counted(text, sorted(names)))
 
 
 def _failures(inputs: Sequence[Input], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -28,7 +28,6 @@ from voxlab.tasks.extract.feature_plan import Episode, is_done
 log = logging.getLogger(__name__)
 
 _AHEAD = 2  # recordings that are loaded while others are extracted
-_LONG = 60.0  # seconds: longer episodes get a line each in the log
 Job = tuple[Episode, View]
 
 
@@ -229,8 +228,8 @@ class Extraction:
         self._tell(opened, writer.facts)
 
     def _tell(self, opened: _Open, facts: EpisodeFacts) -> None:
-        """Say how far the work is, after each long episode."""
-        if facts.duration < _LONG:
+        """Say how far the work is, after an episode, unless it was said a moment ago."""
+        if not self.progress.is_due():
             return
         spent = time.monotonic() - self._started
         seconds = self.progress.audio_seconds

@@ -1,5 +1,6 @@
 """What an output folder of `task=extract` was made with: its manifest, what may be done in it, what must come first."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from voxlab import storage
 from voxlab.codecs import token_files
 from voxlab.codecs.base import Codec, CodecInfo
 from voxlab.errors import UserError
-from voxlab.ledger import FOLDER, Ledger
+from voxlab.ledger import FOLDER, Ledger, locked
 from voxlab.parallel import barrier
 from voxlab.tasks.extract import encode as extract_encode
 from voxlab.tasks.extract import normalize as extract_normalize
@@ -34,42 +35,57 @@ def codec_of(folder: Path, codec: Codec, chosen: Sequence[str], encode: Mapping[
     So sidecars, data set and audit need no weights.
     """
     facts = (storage.read_manifest(folder) or {}).get("codec")
-    if facts and not {"normalize", "encode"} & set(chosen):
+    if facts and not makes_tokens(chosen):
         return CodecInfo(**{**facts["info"], "strides": tuple(facts["info"]["strides"])}), facts["container"]
     return codec.info, encode["container"]
 
 
+def makes_tokens(chosen: Sequence[str]) -> bool:
+    """Tell whether stages begin with the recordings: the others need a folder in which these have been."""
+    return bool({"normalize", "encode"} & set(chosen))
+
+
+def locked_for(stage: Stage, chosen: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Return what keeps other commands out of the folder, where there is one or the chosen stages make it."""
+    untouched = stage.dry_run or not (stage.out.is_dir() or makes_tokens(chosen))
+    return contextlib.nullcontext() if untouched else locked(stage.out, stage.ranks)
+
+
+def audio_format(info: CodecInfo) -> dict[str, int]:
+    """Return what the normalized files have to be like for a codec."""
+    return {"sample_rate": info.sample_rate, "channels": info.channels}
+
+
 def settings(
-    stage: Stage, chosen: Sequence[str], codec: Codec, loudness: Mapping[str, Any], encode: Mapping[str, Any]
+    stage: Stage, chosen: Sequence[str], codec: Codec, normalize: Mapping[str, Any], encode: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what decides the bytes of the chosen stages. Hashes weights, loads no model."""
+    """Return what decides the bytes of the chosen stages. Hashes weights, loads no model.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
     makers = {
-        "normalize": lambda: extract_normalize.settings(**loudness),
+        "normalize": lambda: extract_normalize.settings(**audio_format(codec.info), **normalize),
         "encode": lambda: extract_encode.settings(stage, codec, **encode),
     }
     return {name: make() for name, make in makers.items() if name in chosen}
 
 
-def prepare(
-    stage: Stage,
-    chosen: Sequence[str],
-    settings: Mapping[str, Any],
-    info: CodecInfo,
-    container: str,
-    *,
-    overwrite: bool,
-) -> None:
-    """Check that the chosen stages may work in the folder, then note their settings there.
+def refuse(stage: Stage, chosen: Sequence[str], codec: Codec, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Stop where the chosen stages may not work in the folder; the audit alone may look at any.
 
     Raises:
-        UserError: what is in it does not go with them.
+        UserError: what is in it does not go with them, or it lies among the recordings.
     """
+    if list(chosen) == ["audit"]:
+        return
+    if "normalize" in chosen:
+        extract_normalize.refuse_overlap(stage)
     refuse_foreign(stage, overwrite)
-    refuse_other_format(stage, chosen, info)
+    if makes_tokens(chosen):
+        refuse_other_format(stage, chosen, codec.info)
     if not overwrite:
         refuse_other_settings(stage.out, settings)
-    if not stage.dry_run:
-        open_folder(stage, settings, info, container)
 
 
 def refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -85,7 +101,9 @@ def refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def open_folder(stage: Stage, settings: Mapping[str, Any], info: CodecInfo, container: str) -> None:
-    """Sweep up after killed runs and note the settings."""
+    """Sweep up after killed runs and note the settings; nothing in a dry run."""
+    if stage.dry_run:
+        return
     if stage.ranks.is_first:
         parents = {item.id.rpartition("/")[0] for item in stage.items}
         folders = [stage.out / kind / parent for kind in (NORMALIZED, TOKENS) for parent in parents]

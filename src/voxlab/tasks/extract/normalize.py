@@ -116,7 +116,7 @@ def normalize(
     arguments = {key: value for key, value in locals().items() if key not in ("stage", "workers")}
     made_by = storage.fingerprint(settings(**arguments))
     rules = Rules(**arguments)
-    _refuse_overlap(stage)
+    refuse_overlap(stage)
     ledger = Ledger(stage.out, STAGE, stage.ranks)
     folder = stage.out / NORMALIZED
     todo = [item for item in stage.items if not _is_current(ledger, folder, item, made_by)]
@@ -135,8 +135,12 @@ def normalize(
     return _expect(stage, outcome, todo, rules, workers)
 
 
-def _refuse_overlap(stage: Stage) -> None:
-    """Stop where outputs would be read as recordings by the next run, or recordings be overwritten."""
+def refuse_overlap(stage: Stage) -> None:
+    """Stop where outputs would be read as recordings by the next run, or recordings be overwritten.
+
+    Raises:
+        UserError: names the folder.
+    """
     outputs = (stage.out / NORMALIZED).resolve()
     paths = [item for item in stage.items if item.content is None]
     inputs = {Path(folder).resolve() for folder in {os.path.dirname(item.path) for item in paths}}  # noqa: PTH120

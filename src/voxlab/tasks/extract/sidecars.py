@@ -139,12 +139,17 @@ def _make_all(
 def _outcome(records: Records, worked_on: Collection[str], work: Work) -> Outcome:
     failed = {item_id: str(record["error"]) for item_id, record in records.items() if "error" in record}
     good = {item_id: record for item_id, record in records.items() if item_id not in failed}
-    common = Counter(tuple(record["names"]) for record in good.values()).most_common(1)
-    names = ", ".join(common[0][0]) if common else ""
+    names = ", ".join(_columns(good))
     none = "(as before: every item failed)" if failed and not good else "(no columns)"
     facts = {"conditioning": names or none, "manifest": str(work.out / CSV)}
     done = sum(item_id in worked_on for item_id in good)
     return Outcome(done, len(good) - done, failed, tuple(_warnings(good, work)), facts)
+
+
+def _columns(good: Records) -> list[str]:
+    """Return the names of all columns, each with the number of items that have it where not all do."""
+    counts = Counter(name for record in good.values() for name in record["names"])
+    return [name if number == len(good) else f"{name} ({number} of {len(good)})" for name, number in counts.items()]
 
 
 def _warnings(good: Records, work: Work) -> list[str]:

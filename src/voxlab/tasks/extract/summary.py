@@ -44,16 +44,18 @@ def finish(
         TooManyBadItems: more items failed than `max_bad_fraction`.
     """
     summary = _summary(stage, outcomes)
+    error = _judge(stage, outcomes, max_bad_fraction) or failure
     if stage.ranks.is_first:
         _write_errors(stage, outcomes)
         for warning in _warnings(outcomes):
             log.warning(warning)
         _tell(summary)
         summary["report"] = str(_write_report(stage, summary, outcomes, settings, run_dir))
+        if error is not None:  # a run that ends well names its page by itself
+            log.info("report: %s", summary["report"])
     barrier(stage.ranks)  # a rank that fails now would end the first one while it writes
-    _judge(stage, outcomes, max_bad_fraction)
-    if failure is not None:
-        raise failure
+    if error is not None:
+        raise error
     return summary
 
 
@@ -104,13 +106,14 @@ def _write_errors(stage: Stage, outcomes: Mapping[str, Outcome]) -> None:
         storage.atomic_write_bytes(path, text.encode())
 
 
-def _judge(stage: Stage, outcomes: Mapping[str, Outcome], max_bad_fraction: float) -> None:
+def _judge(stage: Stage, outcomes: Mapping[str, Outcome], max_bad_fraction: float) -> TooManyBadItems | None:
+    """Return the error of a run with too many failed items."""
     failed, total = _failed(outcomes), max(len(stage.items), 1)
     if len(failed) / total <= max_bad_fraction:
-        return
+        return None
     reasons = Counter(f"{name} {reason.split(': ')[0]}" for name, reason in failed.values())
     shown = "\n  ".join(f"{item}: {reason}" for item, (_, reason) in list(failed.items())[:10])
-    raise TooManyBadItems(
+    return TooManyBadItems(
         f"{len(failed)} of {total} items failed ({len(failed) / total:.1%}; allowed: {max_bad_fraction:.1%}): "
         f"{', '.join(f'{reason} {count}' for reason, count in reasons.most_common())}.\n  {shown}\n"
         f"All are listed in {stage.out / ERRORS}; the others are complete. Raise max_bad_fraction to accept that."

@@ -3,7 +3,6 @@
 python main.py task=extract data=audiofolder data.root=DIR codec=encodec producers='[lin,from_filename]'
 """
 
-import contextlib
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from voxlab.codecs.base import Codec, CodecInfo
 from voxlab.data.items import AudioCorpus, AudioItem
 from voxlab.errors import AuditFailed, UserError
 from voxlab.features.base import Features
-from voxlab.ledger import locked
 from voxlab.parallel import Ranks, barrier
 from voxlab.tasks.extract import audit as extract_audit
 from voxlab.tasks.extract import build as extract_build
@@ -23,6 +21,7 @@ from voxlab.tasks.extract import folder as extract_folder
 from voxlab.tasks.extract import normalize as extract_normalize
 from voxlab.tasks.extract import sidecars as extract_sidecars
 from voxlab.tasks.extract import summary
+from voxlab.tasks.extract.clean import clean
 from voxlab.tasks.extract.doctor import check_corpus
 from voxlab.tasks.extract.features import extract_features
 from voxlab.tasks.extract.stage import Outcome, Stage
@@ -62,11 +61,12 @@ def extract(
     The same call again goes on where an earlier one stopped. Output bytes depend neither on where that was nor on
     the number of ranks. Each item's files are named after its id: `tokens/<id>.ecdc`, `tokens/<id>.cond.npy`.
     With `features`, no stage is run: see `features.extract_features`; with `stage` check neither: see
-    `doctor.check_corpus`.
+    `doctor.check_corpus`; with "clean" nor: see `clean.clean`.
 
     Args:
         corpus: the recordings.
-        stage: "fit" extracts; "check" only looks at the corpus.
+        stage: "fit" extracts; "check" only looks at the corpus; "clean" only removes what recordings that are gone have
+            left in `out`.
         codec: codec to write.
         features: features to write instead.
         out: output folder, apart from the corpus.
@@ -100,6 +100,8 @@ def extract(
     """
     if stage == "check":
         return check_corpus(corpus, strict=strict, dry_run=dry_run, ranks=ranks, run_dir=run_dir)
+    if stage == "clean":
+        return _clean(corpus, features, Path(out), dry_run, ranks)
     _refuse_stage(stage)
     if features is not None:
         _refuse_token_options(overwrite=overwrite, list_missing=list_missing, upgrade=upgrade)
@@ -107,11 +109,8 @@ def extract(
         return extract_features(corpus, features, out, verify=verify, max_bad=allowed, dry_run=dry_run, **place)
     gc.freeze()  # else each collection walks all that torch has imported: 40 % of a rerun with nothing to do
     chosen, allowed = _check_choices(stages), _fraction(max_bad_fraction, _MAX_BAD_FRACTION)
-    if codec is None:
-        raise UserError("task=extract writes tokens or features: choose codec=encodec or features=moshi, for example.")
-    extract_sidecars.check(producers=producers or {}, **sidecars)
-    extract_build.check(**build)
-    extract_audit.check(strict=strict, **audit)
+    codec = _chosen(codec)
+    _check_later({"producers": producers or {}, **sidecars}, build, {"strict": strict, **audit})
     only_audit = chosen == ["audit"] and not list_missing
     items = () if only_audit or upgrade else _open_corpus(corpus, ranks, dry_run)
     batch_seconds = extract_folder.batch_seconds(Path(out), max_batch_seconds, ranks.device)
@@ -120,14 +119,15 @@ def extract(
         lines = extract_encode.list_missing(here) if list_missing else extract_folder.upgrade(here)
         return summary.show_lines(here, lines)
     work: dict[str, Callable[[], Outcome]] = {"audit": partial(extract_audit.audit, here, strict=strict, **audit)}
-    settings: dict[str, Any] = {}
-    untouched = dry_run or not (items or here.out.is_dir())
-    with contextlib.nullcontext() if untouched else locked(here.out, ranks):
+    settings = extract_folder.settings(here, chosen, codec, normalize, encode)
+    refuse = partial(extract_folder.refuse, here, chosen, codec, settings, overwrite=overwrite)
+    refuse()  # before anything is made in `out`
+    with extract_folder.locked_for(here, chosen):
         if not only_audit:
             info, container = extract_folder.codec_of(here.out, codec, chosen, encode)
             work |= _work(here, codec, info, container, normalize, encode, sidecars, producers or {}, build)
-            settings = extract_folder.settings(here, chosen, codec, _loudness(info, normalize), encode)
-            extract_folder.prepare(here, chosen, settings, info, container, overwrite=overwrite)
+            refuse()  # others may have been at work until now
+            extract_folder.open_folder(here, settings, info, container)
         outcomes, failure = _run(here, {name: work[name] for name in chosen})
         if dry_run:
             return summary.describe_plan(here, outcomes)
@@ -147,21 +147,43 @@ def _work(
 ) -> dict[str, Callable[[], Outcome]]:
     """Return the stages that look at the recordings, each ready to be called."""
     both = {"info": info, "container": container}
+    loudness = {**extract_folder.audio_format(info), **normalize}
     return {
-        "normalize": partial(extract_normalize.normalize, stage, **_loudness(info, normalize)),
+        "normalize": partial(extract_normalize.normalize, stage, **loudness),
         "encode": partial(extract_encode.encode, stage, codec, **encode),
         "sidecars": partial(extract_sidecars.sidecars, stage, **both, producers=producers, **sidecars),
         "build": partial(extract_build.build, stage, **both, **build),
     }
 
 
-def _loudness(info: CodecInfo, normalize: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sample_rate": info.sample_rate, "channels": info.channels, **normalize}
-
-
 def _refuse_stage(stage: str) -> None:
     if stage != "fit":
-        raise UserError(f"stage={stage}: task=extract has stage=check (look at the corpus) or none, to extract.")
+        raise UserError(
+            f"stage={stage}: task=extract has stage=check (look at the corpus), stage=clean (remove what recordings "
+            "that are gone have left in out), or none, to extract."
+        )
+
+
+def _chosen(codec: Codec | None) -> Codec:
+    if codec is None:
+        raise UserError("task=extract writes tokens or features: choose codec=encodec or features=moshi, for example.")
+    return codec
+
+
+def _check_later(sidecars: Mapping[str, Any], build: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
+    """Check the options of the stages that come last before the first one works for hours."""
+    extract_sidecars.check(**sidecars)
+    extract_build.check(**build)
+    extract_audit.check(**audit)
+
+
+def _clean(corpus: AudioCorpus, features: Features | None, out: Path, dry_run: bool, ranks: Ranks) -> dict[str, Any]:
+    if features is not None:
+        raise UserError(
+            "stage=clean is for token files, not for features: a store of features keeps what it has, and index.json "
+            "in it lists the recordings that are there now."
+        )
+    return clean(corpus, out, dry_run=dry_run, ranks=ranks)
 
 
 def _refuse_token_options(**options: bool) -> None:

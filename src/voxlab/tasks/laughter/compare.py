@@ -21,7 +21,7 @@ from voxlab import plots, report, storage
 from voxlab.errors import UserError
 from voxlab.metrics import bootstrap, ranking
 from voxlab.metrics.events import pool
-from voxlab.report import Section
+from voxlab.report import Cell, Section
 from voxlab.tasks.laughter.charts import GREY, add_reference, add_shared_legend, make_figure, style
 from voxlab.tasks.laughter.labels import label
 from voxlab.tasks.laughter.measures import draw_ranking
@@ -218,16 +218,14 @@ def _draw_line(axes: Axes, jobs: Sequence[Job], name: str, group: str, places: M
 
 
 def _table(jobs: Sequence[Job]) -> Section:
-    columns = ["run"]
-    for name in ("test/ap", *_FIGURES):
-        columns += [label(name), f"95 % interval of {label(name)}"]
-    rows = []
-    for job in jobs:
-        row: list[Any] = [job.label]
-        for name in ("test/ap", *_FIGURES):
-            row += [job.metrics.get(name), interval_text(job.metrics.get(f"{name}/ci"))]
-        rows.append([*row, *(job.metrics.get(name) for name in _MORE[1:])])
-    return report.table("Runs", [*columns, *map(label, _MORE[1:])], rows)
+    """Show the figures, their 95 % intervals below them."""
+    names = ("test/ap", *_FIGURES, *_MORE[1:])
+    rows = [[job.label, *(_cell(job, name) for name in names)] for job in jobs]
+    return report.table("Runs, with 95 % intervals", ["run", *map(label, names)], rows)
+
+
+def _cell(job: Job, name: str) -> Cell:
+    return Cell(job.metrics.get(name), interval_text(job.metrics.get(f"{name}/ci")) or "")
 
 
 def _baselines(jobs: Sequence[Job]) -> Section:

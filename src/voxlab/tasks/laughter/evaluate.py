@@ -25,6 +25,7 @@ from voxlab.tasks.laughter.compare import compare
 from voxlab.tasks.laughter.decide import Decision, decide
 from voxlab.tasks.laughter.eval_settings import EvalSettings
 from voxlab.tasks.laughter.measures import Resampling, SplitMeasures, draw_ranking, measure, put_oracle
+from voxlab.tasks.sweeps import sweep_of
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,7 @@ def evaluate(
     report.write(evaluation.splits, evaluation.summary, evaluation.baselines, images, record, run_dir, sections)
     _log_images(loggers or {}, images)
     _tell(evaluation.summary)
-    if test and (run_dir.parent / "multirun.yaml").is_file():
-        runs = run_dir.parent
+    if test and (runs := sweep_of(run_dir)):
         write = partial(compare_runs, runs, settings.eval.bootstrap, seed)
         storage.write_settled(lambda: storage.stamps(runs, "*/metrics.json"), lambda _: write())
     return evaluation.summary

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlab import report
-from voxlab.report import Section
+from voxlab.report import Section, spell
 from voxlab.tasks.laughter.labels import FIGURES
 from voxlab.tasks.laughter.measures import SplitMeasures
 
@@ -123,8 +123,8 @@ def _figures(splits: Mapping[str, SplitMeasures], summary: Mapping[str, Any]) ->
 
 
 def interval_text(ends: Sequence[float] | None) -> str | None:
-    """Spell an interval, e.g. "0.0112 to 0.0145"."""
-    return None if ends is None else f"{ends[0]:.3g} to {ends[1]:.3g}"
+    """Spell an interval as the figures are spelled, e.g. "0.0112 to 0.0145" and "974.3 to 1345"."""
+    return None if ends is None else " to ".join(map(spell, ends))
 
 
 def _baselines(summary: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> Section:

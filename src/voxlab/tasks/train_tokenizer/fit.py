@@ -30,6 +30,7 @@ from voxlab.tasks.trainer import NEUTRAL, check_keys, fit_or_resume, make_traine
 log = logging.getLogger(__name__)
 
 _NEUTRAL = {**NEUTRAL, "max_epochs": None}
+_SMALL = "experiment=librispeech_tokenizer (codec=rvq_tiny)"
 _HINT = "task=train_tokenizer; leave it out. The run ends after trainer.max_steps."
 
 
@@ -61,8 +62,9 @@ def fit(
     facts = planning.plan(network, architecture, data, own, loop, ranks.world)
     if ranks.is_first:
         log.info("%s", planning.describe_rates(architecture))
-        log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in facts.items()))
+        log.info("\n%s", planning.describe(facts))
         planning.warn_of_few(architecture, data, own)
+        planning.warn_of_repetition(facts["passes_over_the_data"], loop.max_steps, _SMALL)
     if dry_run:
         quiet = estimate.without_bar(trainer)
         made = partial(_module, network, architecture, optim=optim, loop=loop, seed=seed, facts={})

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from voxlab.tasks.train_tokenizer.settings import Fit, Loop
 log = logging.getLogger(__name__)
 
 _ENOUGH = 5  # vectors for each entry of a codebook
+_MANY = 1000  # passes over the data, beyond which a run only repeats itself
 _STATE_BYTES = 20  # a parameter: weight, gradient, two of AdamW, average
 
 
@@ -35,11 +37,24 @@ def plan(
         "val_speakers": 0 if data.val_set is None else _speakers(data.val_set.items),
         "max_steps": loop.max_steps,
         "batch": f"{fit.batch_size} segments of {fit.segment_seconds:g} s over {world} ranks",
-        "audio_hours_seen": round(loop.max_steps * batch_seconds / 3600, 3),
-        "passes_over_the_data": round(loop.max_steps * batch_seconds / data.seconds, 2),
+        "audio_hours_seen": rounded(loop.max_steps * batch_seconds / 3600),
+        "passes_over_the_data": rounded(loop.max_steps * batch_seconds / data.seconds),
         "memory_gb": round(estimate_memory(network, architecture, fit, world) / 1e9, 2),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def rounded(amount: float) -> float:
+    """Return an amount with as many digits as say something: whole from 100 on."""
+    return round(amount, 3) if amount < 1 else round(amount, 2) if amount < 100 else round(amount)
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return a line for each fact, whole numbers in groups of three digits: 197,531."""
+    texts = {
+        name: f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else value for name, value in facts.items()
+    }
+    return "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in texts.items())
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -87,6 +102,22 @@ def warn_of_few(architecture: Any, data: TokenizerData, fit: Fit) -> None:
         log.warning(
             "fit.pool_size=%d is below the %d entries of a codebook: some can't start. Take null (%d).",
             *(fit.pool_size, size, 16 * size),
+        )
+
+
+def warn_of_repetition(passes: float, max_steps: int, small: str) -> None:
+    """Tell where a run goes through its data more often than it can learn from.
+
+    Args:
+        passes: over the data, in all steps.
+        max_steps: of the run.
+        small: the words that choose settings for little data.
+    """
+    if passes > _MANY:
+        log.warning(
+            "%s steps pass over these few data %s times, far more often than helps. Set trainer.max_steps=%d or less "
+            "(%s passes), or take settings for little data: %s.",
+            *(f"{max_steps:,}", f"{round(passes):,}", max(1, int(max_steps * _MANY / passes)), f"{_MANY:,}", small),
         )
 
 

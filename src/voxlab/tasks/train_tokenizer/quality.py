@@ -23,6 +23,7 @@ from voxlab.metrics.words import SpeakerEncoder, Transcriber
 from voxlab.parallel import Ranks, barrier, gather
 from voxlab.tasks import estimate
 from voxlab.tasks.settings import log_facts
+from voxlab.tasks.sweeps import sweep_of
 from voxlab.tasks.train_tokenizer import compare as tokenizer_compare
 from voxlab.tasks.train_tokenizer import files as tokenizer_files
 from voxlab.tasks.train_tokenizer import reconstruct as tokenizer_reconstruct
@@ -205,10 +206,9 @@ def _write(work: _Work, quality: Quality, corpus: AudioCorpus, run_dir: Path) ->
     tokenizer_report.write_page(quality, about, clips, run_dir)
     tokenizer_report.tell(quality)
     log.info("measured: %d recordings of %s", len(work.items), about["corpus"])
-    if (run_dir.parent / "multirun.yaml").is_file():
+    if sweep := sweep_of(run_dir):
         storage.write_settled(
-            lambda: storage.stamps(run_dir.parent, "*/quality.json"),
-            lambda _: tokenizer_compare.compare(run_dir.parent),
+            lambda: storage.stamps(sweep, "*/quality.json"), lambda _: tokenizer_compare.compare(sweep)
         )
 
 

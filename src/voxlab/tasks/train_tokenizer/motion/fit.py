@@ -23,17 +23,20 @@ from voxlab.storage import fingerprint
 from voxlab.tasks import estimate
 from voxlab.tasks.motion_statistics import train_statistics
 from voxlab.tasks.optim import Schedule
+from voxlab.tasks.sweeps import sweep_of
 from voxlab.tasks.train_tokenizer import fit_report
+from voxlab.tasks.train_tokenizer import plan as planning
 from voxlab.tasks.train_tokenizer.callbacks import BEST, CHECKPOINTS, LAST, Checkpoints, Recorder
 from voxlab.tasks.train_tokenizer.expect import expect
 from voxlab.tasks.train_tokenizer.fit import check_launch, make_lightning, start_network
 from voxlab.tasks.train_tokenizer.motion.data import MotionData
 from voxlab.tasks.train_tokenizer.motion.module import MotionModule
-from voxlab.tasks.train_tokenizer.plan import count_parameters
 from voxlab.tasks.train_tokenizer.settings import Fit, Loop, fit_settings, loop_settings
 from voxlab.tasks.trainer import fit_or_resume
 
 log = logging.getLogger(__name__)
+
+_SMALL = "codec=motion_rvq_tiny, as experiment=a2g_tokenizer_tiny does"
 
 
 def fit(
@@ -79,6 +82,7 @@ def fit(
     _told(facts, ranks)
     if ranks.is_first:
         _warn(architecture, data)
+        planning.warn_of_repetition(facts["passes_over_the_data"], loop.max_steps, _SMALL)
     about = {"data": _data_facts(store, statistics), "seed": seed}
     about[RECORD] = part_record(part, layout, store.fps, corpus.trans)
     given = {"optim": optim, "loop": loop, "seed": seed, "facts": about, "part": part}
@@ -150,7 +154,7 @@ def _plan(network: Any, architecture: MotionArchitecture, part: Part, fit: Fit, 
         "frames_per_code": architecture.stride,
         "num_codebooks": architecture.num_codebooks,
         "codebook_size": architecture.codebook_size,
-        "parameters": count_parameters(network),
+        "parameters": planning.count_parameters(network),
         "max_steps": loop.max_steps,
         "batch": f"{fit.batch_size} windows of {fit.window} frames",
     }
@@ -165,7 +169,7 @@ def _amounts(data: MotionData, fps: int, fit: Fit, loop: Loop) -> dict[str, Any]
         "train_windows": len(data.train_set),
         "train_clips_too_short": data.train_set.num_short,
         "val_windows": 0 if data.val_set is None else len(data.val_set),
-        "passes_over_the_data": round(loop.max_steps * fit.batch_size / len(data.train_set), 2),
+        "passes_over_the_data": planning.rounded(loop.max_steps * fit.batch_size / len(data.train_set)),
     }
 
 
@@ -194,7 +198,7 @@ def _data_facts(store: MotionStore, statistics: Statistics) -> dict[str, Any]:
 def _told(values: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Log named values on the first rank; returns them."""
     if ranks.is_first:
-        log.info("\n%s", "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in values.items()))
+        log.info("\n%s", planning.describe(values))
     return values
 
 
@@ -221,5 +225,5 @@ def _finish(
 
 def _usage(run_dir: Path, part: str) -> str:
     """Return how task=a2g finds this codec: in the folder of its sweep, or by name."""
-    in_sweep = (run_dir.parent / "multirun.yaml").is_file()
-    return f"task=a2g tokenizers={run_dir.parent}" if in_sweep else f"task=a2g tokenizers='{{{part}: {run_dir}, ...}}'"
+    sweep = sweep_of(run_dir)
+    return f"task=a2g tokenizers={sweep}" if sweep else f"task=a2g tokenizers='{{{part}: {run_dir}, ...}}'"
