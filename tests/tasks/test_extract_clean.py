@@ -164,6 +164,13 @@ def test_nothing_is_removed_where_the_recordings_are_not_there(extract, root, tm
     )
 
 
+def test_more_than_stays_goes_on_confirmation_only(extract, tmp_path):
+    extract()
+    refused(extract, tmp_path, r"out holds 1 item of the 1 recording in .*, and 3 items would", "data.pattern=a.wav")
+    assert extract("stage=clean", "data.pattern=a.wav", "overwrite=true")["items"] == 3
+    assert files_of("a") <= contents(tmp_path / "out").keys()
+
+
 def test_only_an_output_folder_of_the_stages_is_cleaned(extract, root, tmp_path):
     (tmp_path / "out" / "tokens").mkdir(parents=True)
     (tmp_path / "out" / "tokens" / "mine.ecdc").write_bytes(b"mine")

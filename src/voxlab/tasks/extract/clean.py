@@ -26,7 +26,7 @@ _WAV = ".wav"
 _FOLDERS = (NORMALIZED, TOKENS)
 
 
-def clean(corpus: AudioCorpus, out: Path, *, dry_run: bool, ranks: Ranks) -> dict[str, Any]:
+def clean(corpus: AudioCorpus, out: Path, *, overwrite: bool, dry_run: bool, ranks: Ranks) -> dict[str, Any]:
     """Remove token files, sidecars and normalized audio of recordings that the corpus has no more; nothing else.
 
     The rule is that of the audit. The corpus is only listed: nothing is written, fetched or changed there. The next run
@@ -35,6 +35,7 @@ def clean(corpus: AudioCorpus, out: Path, *, dry_run: bool, ranks: Ranks) -> dic
     Args:
         corpus: all recordings that there are.
         out: output folder, as the stages made it.
+        overwrite: go on where more would be removed than stays.
         dry_run: only tell what would be removed.
         ranks: the first one works, the others wait.
 
@@ -43,7 +44,8 @@ def clean(corpus: AudioCorpus, out: Path, *, dry_run: bool, ranks: Ranks) -> dic
 
     Raises:
         UserError: `out` was not made by the stages, there are no recordings, none of them has anything in `out` (their
-            disk may be missing), they lie in one of the folders that are cleaned, or a file can't be removed.
+            disk may be missing), more would be removed than stays (they may not all be listed), they lie in one of the
+            folders that are cleaned, or a file can't be removed.
     """
     if storage.read_manifest(out) is None:
         raise UserError(
@@ -52,30 +54,24 @@ def clean(corpus: AudioCorpus, out: Path, *, dry_run: bool, ranks: Ranks) -> dic
         )
     with contextlib.nullcontext() if dry_run else locked(out, ranks):
         # The first rank works alone; what stops it has to stop the others too, which would wait for it forever.
-        outcome = gather(ranks, _attempt(corpus, out, dry_run) if ranks.is_first else {})[0]
+        outcome = gather(ranks, _attempt(corpus, out, overwrite, dry_run) if ranks.is_first else {})[0]
     if "problem" in outcome:
         raise UserError(outcome["problem"])
     return outcome
 
 
-def _attempt(corpus: AudioCorpus, out: Path, dry_run: bool) -> dict[str, Any]:
+def _attempt(corpus: AudioCorpus, out: Path, overwrite: bool, dry_run: bool) -> dict[str, Any]:
     try:
-        return _clean(corpus, out, dry_run)
+        return _clean(corpus, out, overwrite, dry_run)
     except UserError as error:
         return {"problem": str(error)}
 
 
-def _clean(corpus: AudioCorpus, out: Path, dry_run: bool) -> dict[str, Any]:
+def _clean(corpus: AudioCorpus, out: Path, overwrite: bool, dry_run: bool) -> dict[str, Any]:
     recordings = {item.id for item in corpus.items()}
     _refuse_overlap(corpus.folder, out)
     left = find_left_over(out, recordings)
-    if left and not _is_known(out, recordings):
-        raise UserError(
-            f"{out} holds nothing of the {inflected('{} [recording|recordings]', len(recordings))} in {corpus.folder}: "
-            f"all of its {inflected('{} [item|items]', len(left))} would be removed (first: {min(left)}).\n"
-            "Is data.root right, and is its disk there? If all recordings were renamed, run all stages first, then "
-            "stage=clean. To start over, choose another out=..."
-        )
+    _refuse_most(corpus, out, recordings, left, overwrite)
     sizes = {item_id: sum(path.lstat().st_size for path in paths) for item_id, paths in left.items()}
     if not dry_run:
         _remove(out, [path for paths in left.values() for path in paths])
@@ -104,9 +100,26 @@ def _normalized(out: Path) -> set[str]:
     return {name.removesuffix(_WAV) for name in list_files(out / NORMALIZED) if name.endswith(_WAV)}
 
 
-def _is_known(out: Path, recordings: Collection[str]) -> bool:
-    """Tell whether the output folder holds anything of the recordings."""
-    return not {*_normalized(out), *scan(out / TOKENS).tokens.values()}.isdisjoint(recordings)
+def _refuse_most(
+    corpus: AudioCorpus, out: Path, recordings: Collection[str], left: Collection[str], overwrite: bool
+) -> None:
+    """Stop where nothing would stay, and where more would go than stays unless that is confirmed."""
+    stay = {*_normalized(out), *scan(out / TOKENS).tokens.values()} & set(recordings)
+    if len(left) <= len(stay) or (stay and overwrite):
+        return
+    listed = inflected("{} [recording|recordings]", len(recordings))
+    gone = f"{inflected('{} [item|items]', len(left))} would be removed (first: {min(left)})"
+    if stay:
+        raise UserError(
+            f"{out} holds {inflected('{} [item|items]', len(stay))} of the {listed} in {corpus.folder}, and {gone}.\n"
+            "Are data.root and data.pattern those that it was made with? If so many recordings are gone, add "
+            "overwrite=true."
+        )
+    raise UserError(
+        f"{out} holds nothing of the {listed} in {corpus.folder}: all of its {gone}.\n"
+        "Is data.root right, and is its disk there? If all recordings were renamed, run all stages first, then "
+        "stage=clean. To start over, choose another out=..."
+    )
 
 
 def _refuse_overlap(source: Path, out: Path) -> None:

@@ -79,7 +79,8 @@ def extract(
         build: options of `build.build`.
         audit: options of `audit.audit`.
         strict: warnings of the audit fail the run as well.
-        overwrite: accept other settings than the folder was made with, and make again what they change.
+        overwrite: accept other settings than the folder was made with, and make again what they change; "clean": let
+            more go than stays.
         list_missing: only list items without token file and token files without item.
         upgrade: only rewrite torch-saved `.ecdc` files below `out/tokens` as true ones.
         max_batch_seconds: largest padded batch in seconds of audio; None takes what `out` was begun with, or chooses by
@@ -101,7 +102,7 @@ def extract(
     if stage == "check":
         return check_corpus(corpus, strict=strict, dry_run=dry_run, ranks=ranks, run_dir=run_dir)
     if stage == "clean":
-        return _clean(corpus, features, Path(out), dry_run, ranks)
+        return _clean(corpus, features, Path(out), overwrite, dry_run, ranks)
     _refuse_stage(stage)
     if features is not None:
         _refuse_token_options(overwrite=overwrite, list_missing=list_missing, upgrade=upgrade)
@@ -177,13 +178,15 @@ def _check_later(sidecars: Mapping[str, Any], build: Mapping[str, Any], audit: M
     extract_audit.check(**audit)
 
 
-def _clean(corpus: AudioCorpus, features: Features | None, out: Path, dry_run: bool, ranks: Ranks) -> dict[str, Any]:
+def _clean(
+    corpus: AudioCorpus, features: Features | None, out: Path, overwrite: bool, dry_run: bool, ranks: Ranks
+) -> dict[str, Any]:
     if features is not None:
         raise UserError(
             "stage=clean is for token files, not for features: a store of features keeps what it has, and index.json "
             "in it lists the recordings that are there now."
         )
-    return clean(corpus, out, dry_run=dry_run, ranks=ranks)
+    return clean(corpus, out, overwrite=overwrite, dry_run=dry_run, ranks=ranks)
 
 
 def _refuse_token_options(**options: bool) -> None:
