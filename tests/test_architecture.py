@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"audio", "storage", "mel", "motion", "progress"},
     "losses": {"audio", "mel", "motion"},
     "metrics": {"audio", "mel", "losses", "motion"},
+    "arguments": set(),
     "messages": set(),
     "schemas": set(),
     "search": set(),
@@ -46,13 +47,17 @@ ALLOWED: dict[str, set[str]] = {
     "completion": {"choices", "schemas"},
     "help_page": {"choices", "schemas"},
     "config": {
-        *("choices", "completion", "help_page"),
+        *("arguments", "choices", "completion", "help_page"),
         *("messages", "parallel", "rerun", "schemas", "search", "tasks"),
     },
     "provenance": {"storage", "parallel"},
     "cli": {"config", "run"},
     "__main__": {"cli"},
-    "run": {"config", "loggers", "messages", "parallel", "provenance", "rerun", "sample_copy", "storage", "tasks"},
+    "failures": {"config", "provenance"},
+    "run": {
+        *("config", "failures", "loggers", "messages", "parallel", "provenance", "rerun", "sample_copy", "storage"),
+        "tasks",
+    },
 }
 BELOW_TASKS = {
     "audio",
@@ -67,6 +72,7 @@ BELOW_TASKS = {
     "parallel",
     "progress",
     "report",
+    "sample_copy",
     "codecs",
     "features",
     "sidecars",

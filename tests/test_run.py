@@ -145,18 +145,30 @@ def test_a_user_error_after_some_work_ends_with_its_code_and_its_record(tmp_path
     assert (folder / "plots" / "curve.png").is_file()
 
 
-def test_a_folder_that_was_begun_before_or_is_worked_in_stays(tmp_path: Path) -> None:
-    assert _main(tmp_path, "hydra.run.dir=run", action="bug").returncode == 1
-    for words in (["hydra.run.dir=run"], ["resume=run"], ["resume=run", "device=cuda:99"]):
+def test_a_folder_that_the_user_has_named_stays(tmp_path: Path) -> None:
+    (tmp_path / "run" / "own").mkdir(parents=True)
+    (tmp_path / "run" / "linked").symlink_to(tmp_path)
+    for words in (["hydra.run.dir=run"], ["resume=run"], ["resume=run", "device=cuda:99"], ["hydra.run.dir=."]):
         failed = _main(tmp_path, *words, action="user")
         assert failed.returncode == 2
         assert "removed" not in failed.stderr
-        assert "unit_rows" in (tmp_path / "run" / "config.yaml").read_text()
-    here = tmp_path / "here"
-    here.mkdir()
-    failed = main_process.run(_words(tmp_path, "hydra.run.dir=."), here, STANDIN="user")
+    assert {"own", "linked", "error.txt"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "error.txt").is_file()
+
+
+def test_the_record_of_what_may_have_been_written_stays(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    failed = _main(tmp_path, "out=out", action="user")
     assert failed.returncode == 2
-    assert (here / "error.txt").is_file()
+    assert "removed" not in failed.stderr
+    assert (_only(tmp_path / "outputs" / "convert") / "error.txt").is_file()
+
+
+def test_every_frame_is_printed_where_that_is_asked_for(tmp_path: Path) -> None:
+    failed = main_process.run(_words(tmp_path), tmp_path, STANDIN="user", VOXLAB_FULL_ERROR="1")
+    assert failed.returncode == 2
+    assert "in _act" in failed.stderr
+    assert "UserError: data.root=nowhere" in failed.stderr
 
 
 def test_a_bug_ends_with_1_and_its_traceback(tmp_path: Path) -> None:
@@ -210,6 +222,39 @@ def test_a_sweep_survives_a_failed_job_and_goes_on_later(tmp_path: Path) -> None
     assert not (tmp_path / "sweep" / "1" / "error.txt").exists()
 
 
+def test_more_values_are_refused_before_the_first_job(tmp_path: Path) -> None:
+    words = ["hydra.sweep.dir=sweep", "-m"]
+    assert _main(tmp_path, "seed=1,2", *words).returncode == 0
+    before = sorted(tmp_path.rglob("*"))
+    refused = _main(tmp_path, "seed=1,3,2", *words)
+    assert refused.returncode == 2
+    assert "resume=sweep: a sweep of 2 runs." in main_process.run(["resume=sweep"], tmp_path).stderr
+    assert "sweep is a sweep over seed=1,2, not over seed=1,3,2" in refused.stderr
+    assert "type its own command (sweep/0/command.txt)" in refused.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (
+        main_process.run(["resume=sweep/0"], tmp_path).returncode == 0
+    )  # whose command.txt then is that of a run of its own
+    assert _main(tmp_path, "seed=1,2", *words, "name=other").returncode == 0
+
+
+def test_values_of_a_sweep_that_has_made_nothing_can_be_others(tmp_path: Path) -> None:
+    words = ["hydra.sweep.dir=sweep", "-m"]
+    assert _main(tmp_path, "seed=1,2", *words, action="bug").returncode == 1
+    assert _main(tmp_path, "seed=1,3", *words).returncode == 0
+    assert _column(tmp_path / "sweep" / "sweep.csv", "seed") == ["1", "3"]
+
+
+def test_each_job_that_can_not_begin_says_why(tmp_path: Path) -> None:
+    words = ["seed=1,2", "hydra.sweep.dir=sweep", "-m"]
+    assert _main(tmp_path, *words).returncode == 0
+    refused = _main(tmp_path, *words, "unit_rows=9")
+    assert refused.returncode == 1
+    for job in ("0", "1"):
+        assert refused.stderr.count(f"ERROR {tmp_path / 'sweep' / job} is a run of another configuration") == 1
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_job_that_is_done_but_has_lost_its_figures_says_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "0"
     folder.mkdir(parents=True)
@@ -218,7 +263,7 @@ def test_a_job_that_is_done_but_has_lost_its_figures_says_what_to_do(tmp_path: P
         provenance.read_summary(folder)
     (folder / "metrics.json").write_text('{"seed": ')
     done = _main(tmp_path, "hydra.sweep.dir=sweep", "-m")
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert f"{folder / 'metrics.json'}: Expecting value" in done.stderr
     assert f"type the same command: rm -r {folder}" in done.stderr
     assert "Traceback" not in done.stderr

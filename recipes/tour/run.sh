@@ -18,7 +18,9 @@ run() { # name of the run, settings ...
     "$python" main.py "$@" "hydra.run.dir=$out/runs/$name" logger=none
 }
 
+echo "All five tasks on synthetic corpora: 3 to 4.5 minutes on 2 cores; log of each run: $out/runs/NAME/rank0.log"
 # The gestures take as long as all the rest: they have a core of their own.
+echo "== gestures: recipes/beat2_a2g/run.sh sample $out/gestures (beside the others; log: $out/log/gestures.txt)"
 recipes/beat2_a2g/run.sh sample "$out/gestures" logger=none >"$out/log/gestures.txt" 2>&1 &
 gestures=$!
 trap 'kill $gestures 2>/dev/null || true' EXIT
@@ -33,7 +35,7 @@ for shift in 2 5; do
     run "laughter/shift$shift" experiment=laughter "shift=$shift" "data.root=$out/PodcastFillers" \
         "store=$out/podcastfillers-logmel"
 done
-echo "== gestures: recipes/beat2_a2g/run.sh sample $out/gestures"
+echo "== gestures: waiting for their end, about 2 minutes on 2 cores; log: $out/log/gestures.txt"
 if ! wait $gestures; then
     tail -20 "$out/log/gestures.txt" >&2
     exit 1

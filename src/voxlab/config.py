@@ -20,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.completion_plugin import CompletionPlugin
@@ -28,9 +29,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import choices, completion, help_page, messages, parallel, rerun, search
-from voxlab.errors import UserError
+from voxlab import arguments, choices, completion, help_page, messages, parallel, rerun, search
+from voxlab.errors import JobError, UserError
 from voxlab.schemas import PLACES, SCHEMAS, SOURCES, STAGES, Config
+from voxlab.tasks import sweeps
 from voxlab.tasks.compare.find import find_runs
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -38,22 +40,6 @@ _PACKAGE = Path(__file__).resolve().parent
 ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]
 CONF, RECIPES = ROOT / "conf", ROOT / "recipes"
 _VERBOSE = "VOXLAB_FULL_ERROR"
-
-
-class JobError(Exception):
-    """A job stopped and has reported why; the process only has to end with `exit_code`.
-
-    Args:
-        exit_code: of the process.
-        reason: folder of the job and the first line of its error, for a sweeper that goes on.
-    """
-
-    def __init__(self, exit_code: int, reason: str) -> None:
-        super().__init__(exit_code, reason)  # what it is made from again, in the process that started the job
-        self.exit_code, self.reason = exit_code, reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class Recipes(SearchPathPlugin):
@@ -213,16 +199,17 @@ def launch(main: Callable[[], Any]) -> None:
     0 done, 1 a bug or a sweep with failed jobs, 2 the user's to fix, 3 too many bad items, 130 interrupted.
     """
     # Hydra's flags may stand anywhere; its parser wants all settings behind them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
+    typed = sys.argv[1:]
+    sys.argv[1:] = sorted(typed, key=lambda word: "=" in word and not word.startswith("-"))
     # Makes Hydra raise its errors instead of printing them; whoever has set it gets every frame.
     os.environ.setdefault(_VERBOSE, "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else "")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ[parallel.COMMAND] = shlex.join(sys.argv)  # a job's own process may be started by other words
     try:
         options, unknown = get_args_parser().parse_known_args(sys.argv[1:])
-        messages.refuse_arguments(sys.argv[1:], unknown, options.overrides)
-        messages.refuse_empty_places(options.overrides, PLACES)
-        messages.refuse_values_of_groups(options.overrides, _options(CONF))
+        arguments.refuse_arguments(typed, unknown, options.overrides)
+        arguments.refuse_empty_places(options.overrides, PLACES)
+        arguments.refuse_values_of_groups(options.overrides, _options(CONF))
         if rerun.folder_of(options.overrides):
             _replay(options.overrides, sweep=options.multirun)
         elif rerun.folder_of(options.overrides, "resume=") and not options.multirun:
@@ -233,10 +220,20 @@ def launch(main: Callable[[], Any]) -> None:
             _complete(os.environ["COMP_LINE"], main)
         else:
             parallel.refuse_lone_copies()
+            if options.multirun and (sweep := rerun.folder_of(options.overrides, "hydra.sweep.dir=")):
+                sweeps.refuse_other_values(Path(sweep), options.overrides, _has_several)
             with search.judged():
                 main()
     except (Exception, KeyboardInterrupt) as error:
         stop(error)
+
+
+def _has_several(word: str) -> bool:
+    """Tell whether a word stands for several jobs of a sweep."""
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        return False  # which Hydra tells in its own time
 
 
 def _replay(words: list[str], *, sweep: bool) -> None:
@@ -309,6 +306,11 @@ def _options(*folders: Path) -> dict[str, dict[str, Path]]:
     return choices.list_options(folders, RECIPES)
 
 
+def is_verbose() -> bool:
+    """Tell whether the user wants to see every traceback."""
+    return bool(os.environ.get(_VERBOSE))
+
+
 def stop(error: BaseException) -> NoReturn:
     """Tell the user what went wrong, unless that is done, and end the process."""
     if isinstance(error, KeyboardInterrupt):
@@ -321,7 +323,7 @@ def stop(error: BaseException) -> NoReturn:
     if isinstance(error, JobError):
         sys.exit(error.exit_code)
     message = user_message(error)
-    if message is None or os.environ.get(_VERBOSE):
+    if message is None or is_verbose():
         traceback.print_exception(error)
     elif _rank() == 0:
         print(message, file=sys.stderr)

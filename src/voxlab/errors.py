@@ -42,6 +42,22 @@ class AuditFailed(UserError):
         self.outcome = outcome
 
 
+class JobError(Exception):
+    """A job stopped and has reported why; the process only has to end with `exit_code`.
+
+    Args:
+        exit_code: of the process.
+        reason: folder of the job and the first line of its error, for a sweeper that goes on.
+    """
+
+    def __init__(self, exit_code: int, reason: str) -> None:
+        super().__init__(exit_code, reason)  # what it is made from again, in the process that started the job
+        self.exit_code, self.reason = exit_code, reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 def check_types(settings: Any, prefix: str) -> None:
     """Check that the fields of a dataclass hold what they are declared as; a whole number passes as a number.
 

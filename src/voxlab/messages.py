@@ -7,7 +7,7 @@ import difflib
 import re
 import shlex
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,69 +80,15 @@ def version() -> str:
     return metadata.version("voxlab")
 
 
-def refuse_arguments(arguments: list[str], unknown: list[str], overrides: list[str]) -> None:
-    """Stop at `--key value` and `key value`, and say how they are written here.
-
-    Args:
-        arguments: the whole command line.
-        unknown: those that look like options but are none of Hydra's.
-        overrides: those that are taken for key=value.
-
-    Raises:
-        UserError: shows the corrected words.
-    """
-    wrong = next((word for word in unknown if word.startswith("-")), None)
-    if wrong is None:
-        wrong = next((word for word in overrides if "=" not in word and not word.startswith("~")), None)
-    if wrong is None:
-        return
-    key, equals, value = wrong.lstrip("-").partition("=")
-    if option := difflib.get_close_matches(key, ["help", "multirun"], 1, cutoff=0.7):
-        raise UserError(f"{wrong}: there is no such option. Did you mean: --{option[0]}?")
-    following = arguments[arguments.index(wrong) + 1 :][:1]
-    if not equals:
-        value = following[0] if following and "=" not in following[0] and following[0][0] != "-" else "VALUE"
-    kind = "there is no such option" if wrong.startswith("-") else "this has no value"
-    raise UserError(
-        f"{wrong}: {kind}; settings are written key=value.\nWrite: python main.py {key.replace('-', '_')}={value}"
-    )
-
-
-def refuse_empty_places(words: Iterable[str], places: Collection[str]) -> None:
-    """Stop at a folder or file that is left empty, as out=$UNSET is: it would be the current folder.
-
-    Args:
-        words: of the command line, taken for key=value.
-        places: keys that hold a folder or a file.
-
-    Raises:
-        UserError: names the key.
-    """
-    for word in words:
-        key = word.removesuffix("=").lstrip("+")
-        if word.endswith("=") and key in places:
-            raise UserError(f"{word} names no place.\nWrite {key}=<folder or file>, or leave the word out.")
-
-
-def refuse_values_of_groups(words: Iterable[str], options: Mapping[str, Iterable[str]]) -> None:
-    """Stop at what is no word where an option belongs: data=5, optim=null.
-
-    Args:
-        words: of the command line, taken for key=value.
-        options: group -> options.
-
-    Raises:
-        UserError: names the options.
-    """
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
-        group = key.partition("@")[0]
-        if group in options and re.fullmatch(r"null|true|false|-?[\d.]+", value, re.IGNORECASE):
-            raise UserError(f"{word}: there is no such option.\nOptions of {group}: {', '.join(options[group])}")
-
-
 def no_such_run(folder: str) -> str:
-    """Say that `folder` can't be resumed, and which runs could."""
+    """Say that `folder` can't be resumed, and what could."""
+    jobs = sorted((path.parent for path in Path(folder).glob("*/config.yaml")), key=lambda job: (len(job.name), job))
+    if jobs:
+        sweep = shlex.quote(f"hydra.sweep.dir={folder}")
+        return (
+            f"resume={folder}: a sweep of {len(jobs)} runs. To go on with all that are not done, type its command "
+            f"({jobs[0] / 'command.txt'}) again with {sweep}.\nTo go on with one: resume={jobs[0]}"
+        )
     runs = sorted(Path("outputs").glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)[-3:]
     recent = ", ".join(str(path.parent) for path in runs) or "none here"
     return f"resume={folder}: no run folder (it has no config.yaml).\nThe latest runs: {recent}"
@@ -185,7 +131,10 @@ def explain(error: BaseException, schemas: Mapping[str, type], stages: Mapping[s
                 return hint
             own = parent.get("task") if full_key == key else None
             if isinstance(own, Mapping) and key in own:
-                return f"{key}: there is no such key. Did you mean: task.{key}?"
+                return f"{key}: there is no such key. Did you mean: {_source(conf, str(key)) or f'task.{key}'}?"
+            if (parts := full_key.split("."))[0] == "task" and len(parts) > 2 and not parent:
+                meant = ".".join([_source(conf, parts[1]) or parts[1], *parts[2:]])
+                return f"{full_key}: there is no such key. Did you mean: {meant}?"
             return _no_key(full_key, str(key), list(map(str, parent)), schemas)
     return _wrong_value(causes, schemas, stages) or _wrong_grammar(causes[0]) or _shortened(causes)
 
@@ -304,6 +253,13 @@ def _key_of_others(group: Path, key: str, siblings: Iterable[str]) -> str | None
     return f"{full_key}: there is no such key. Did you mean: {found}? It is a key of {' and '.join(owners[meant[0]])}"
 
 
+def _source(conf: Path, key: str) -> str | None:
+    """Return the root key that gives `task.<key>` its value, None where it has one of its own."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted((conf / "task").glob("*.yaml")))
+    found = (re.search(rf"^  {re.escape(key)}: \$\{{(\w+)\}}", text, re.MULTILINE) for text in texts)
+    return next((match[1] for match in found if match), None)
+
+
 def _no_option(missing: str, options: list[str], conf: Path) -> str:
     group, _, option = missing.rpartition("/")
     lines = [f"{group}={option}: there is no such option.{_did_you_mean(option, options)}"]
@@ -322,8 +278,6 @@ def _no_key(full_key: str, key: str, siblings: list[str], schemas: Mapping[str, 
     if key in owners:
         return f"{key}: no such key here; it is a key of {owners[key]}"
     hint = _did_you_mean(key, [*siblings, *owners], full_key.removesuffix(key))
-    if not siblings and full_key.startswith("task."):  # what stands there is given by another key
-        return f"{full_key}: there is no such key. Did you mean: {full_key.removeprefix('task.')}?"
     listed = ", ".join(sibling for sibling in siblings if sibling not in ("hydra", "_target_"))
     return f"{full_key}: there is no such key.{hint}" + ("" if hint else f"\nKeys here: {listed}")
 

@@ -32,29 +32,6 @@ from voxlab.storage import (
 
 _PATIENCE = 5.0  # seconds, for a rank that has failed to say so
 
-# What stands in the folder of a run that has only begun, once, in one process.
-_OF_A_START = {
-    *("command.txt", "config.yaml", "env.json", "error.txt", "git.diff", "git.txt", "packages.txt", "rank0.log"),
-    *("status.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", ".hydra/overrides.1.yaml"),
-}
-
-
-def discard(run_dir: Path, *, recorded: bool) -> bool:
-    """Delete the folder of a run that stopped before it made anything; tells whether it was one.
-
-    A folder that was gone on with before, that holds anything besides, or that is worked in stays as it is.
-
-    Args:
-        run_dir: the run folder.
-        recorded: this launch has written what describes the run; otherwise it has only begun a log.
-    """
-    held = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if not path.is_dir()}
-    ours = _OF_A_START if recorded else {"rank0.log"}
-    if not held <= ours or Path.cwd().is_relative_to(run_dir.resolve()):
-        return False
-    shutil.rmtree(run_dir)
-    return True
-
 
 def write_all(run_dir: Path, root: Path, texts: Mapping[str, str], ranks: Ranks, seed: int) -> None:
     """Write the artefacts that describe a run, before its work starts.

@@ -9,7 +9,6 @@ import shlex
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlab import config, loggers, messages, parallel, provenance, rerun, sample_copy
+from voxlab import config, failures, loggers, messages, parallel, provenance, rerun, sample_copy
 from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.storage import atomic_write_json, differences, flatten
@@ -34,6 +33,7 @@ _FREE_KEYS = (
     *("resume", "rerun", "objective", "name", "tags", "logger", "fit.num_workers", "fit.read_ahead"),
     *("trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
+
 
 _AT_ONCE = 60.0  # seconds: a run that works for longer keeps its record however it ends
 
@@ -48,10 +48,11 @@ def execute(settings: DictConfig) -> Any:
     try:
         return _execute(settings)
     except Exception as error:
+        run_dir = Path(HydraConfig.get().runtime.output_dir)
         if _is_sweep():
-            raise
-        if time.monotonic() - started < _AT_ONCE and not settings.dry_run:
-            _discard(error)
+            raise failures.of_a_job(error, run_dir) from error
+        if time.monotonic() - started < _AT_ONCE and not _is_kept(settings):
+            failures.discard(error, run_dir)
         config.stop(error)  # here already: Hydra would print a line about the overrides
 
 
@@ -70,20 +71,20 @@ def _execute(settings: DictConfig) -> Any:
         parallel.shutdown(ranks)
 
 
-def _discard(error: Exception) -> None:
-    """Leave no folder of a run that a wrong word has stopped: the user reads it, and types the next line."""
-    run_dir, alone = Path(HydraConfig.get().runtime.output_dir), int(os.environ.get("WORLD_SIZE", 1)) == 1
-    if alone and getattr(error, "exit_code", None) == UserError.exit_code:
-        recorded = isinstance(error, config.JobError)
-        if provenance.discard(run_dir, recorded=recorded) and recorded:
-            log.info("removed %s, which held no results", run_dir)
+def _is_kept(settings: DictConfig) -> bool:
+    """Tell whether a folder stays in any case: it has a name of its own, or tells what may stand in `out`."""
+    named = any(word.startswith("hydra.run.dir=") for word in HydraConfig.get().overrides.hydra)
+    out = OmegaConf.select(settings, "out", throw_on_resolution_failure=False)
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # others may be writing there
+    return named or bool(settings.resume or settings.dry_run) or not alone or bool(out and Path(out).exists())
 
 
 def _plan(settings: DictConfig, ranks: Ranks, run_dir: Path) -> Any:
     """Let the task plan; where it would write a sample corpus first, from a copy that is gone afterwards."""
     plain = resolved(settings)  # before the root changes: what the task says is to be typed has the user's
     data = plain.get("data") or {}
-    if data.get("source") != "sample" or "root" not in data or sample_copy.sample_folder(data["root"]).is_dir():
+    is_read = data.get("source") == "sample" and "root" in data and plain["stage"] != "clean"  # which writes none
+    if not is_read or sample_copy.sample_folder(data["root"]).is_dir():
         return build(settings.task)(ranks=ranks, run_dir=run_dir)
 
     def write(root: str) -> None:
@@ -273,7 +274,7 @@ def _recorded(run_dir: Path, ranks: Ranks) -> Iterator[None]:
             raise KeyboardInterrupt(messages.to_go_on(run_dir, sweep=_is_sweep())) from error
         raise
     except Exception as error:
-        raise _report(error, status) from error
+        raise failures.report(error, status, sweep=_is_sweep()) from error
     finally:
         if _is_sweep() and ranks.is_first:
             _renew_sweep(run_dir.parent)
@@ -289,19 +290,6 @@ def _renew_sweep(folder: Path) -> None:
             write(folder)
         except (OSError, UserError) as error:
             log.warning("%s is as it was: %s", folder / name, error)
-
-
-def _report(error: Exception, status: provenance.Status) -> config.JobError:
-    """Write error.txt and the log line of a failure."""
-    message = config.user_message(error)
-    place = f"rank {status.ranks.rank}: " if status.ranks.world > 1 else ""
-    if status.claim_error("".join(traceback.format_exception(error))):
-        status.finish("failed", message or f"{type(error).__name__}: {error}")
-        log.error("%s%s", place, message or "stopped by a bug or a library:", exc_info=None if message else error)
-    else:
-        log.error("%sstopped as well (%s); the first error is in error.txt", place, type(error).__name__)
-    reason = f"{status.path.parent}: {message or f'{type(error).__name__}: {error}'}".partition("\n")[0]
-    return config.JobError(1 if _is_sweep() or message is None else getattr(error, "exit_code", 2), reason)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from voxlab.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -14,9 +16,20 @@ def sample_folder(root: str) -> Path:
     return Path(root).with_name(f"{Path(root).name}-sample")
 
 
+def find_unwritten(corpus: object) -> Path | None:
+    """Return where the sample of a corpus belongs if it is read from there and not written yet, else None."""
+    root = getattr(corpus, "root", None)
+    if getattr(corpus, "source", None) != "sample" or root is None:
+        return None
+    folder = sample_folder(root)
+    return None if folder.is_dir() else folder
+
+
 @contextlib.contextmanager
 def copied(root: str, write: Callable[[str], None], *, tells: bool) -> Iterator[str]:
     """Write the sample corpus to a temporary folder that is gone after the block; yields the root to read it with.
+
+    In the block, log lines and `UserError`s that name the copy come to name the place of the sample instead.
 
     Args:
         root: data.root, beside which a run writes the sample.
@@ -37,10 +50,14 @@ def copied(root: str, write: Callable[[str], None], *, tells: bool) -> Iterator[
 
 @contextlib.contextmanager
 def _named(copy: str, place: str) -> Iterator[None]:
-    """Name the place of the sample while the block runs, where log lines name that of the copy."""
+    """Name the place of the sample while the block runs, where log lines and user errors name that of the copy."""
 
     def rename(record: logging.LogRecord) -> bool:
-        record.msg, record.args = record.getMessage().replace(copy, place), ()
+        try:
+            text = record.getMessage()
+        except Exception:  # words and arguments don't fit: the handler, which comes next, tells of it as always
+            return True
+        record.msg, record.args = text.replace(copy, place), ()
         return True
 
     handlers = logging.getLogger().handlers[:]
@@ -48,6 +65,9 @@ def _named(copy: str, place: str) -> Iterator[None]:
         handler.addFilter(rename)
     try:
         yield
+    except UserError as error:
+        error.args = tuple(part.replace(copy, place) if isinstance(part, str) else part for part in error.args)
+        raise
     finally:
         for handler in handlers:
             handler.removeFilter(rename)

@@ -62,6 +62,7 @@ NAMES = {
     "x_scene_id_7": {"scene_id": 7},
     "session_1/x_detune_-12.5": {"detune": -12.5},
     "plain": {},
+    "violin_01_pitch_64": {"pitch": 64},
 }
 
 
@@ -82,6 +83,15 @@ def test_what_is_spelt_is_read(parameters):
     name = "take" + "".join(f"_{key}_{value}" for key, value in parameters.items())
     columns, _ = produced(from_filename, name=name, frames=2, pattern=PATTERN)
     assert {key: column.tolist() for key, column in columns.items()} == {k: [v, v] for k, v in parameters.items()}
+
+
+def test_a_number_that_a_name_begins_with_is_told_once(caplog):
+    for name in ("take_pitch_3", "pitch_60_amp_.5", "pitch_61_amp_.5"):
+        columns, _ = produced(from_filename, name=name, frames=2, pattern=PATTERN + "(?:)")
+        assert "amp" in columns or name == "take_pitch_3"
+    assert len(caplog.records) == 1
+    assert "pitch_60 at the start of the file name pitch_60_amp_.5 makes no column" in caplog.text
+    assert "take_pitch_60_amp_.5" in caplog.text
 
 
 def test_a_name_twice_is_an_error():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from voxlab.errors import UserError
 from voxlab.parallel import Ranks
 from voxlab.tasks.compare import curves, differences, figures, labels, media, notices, page, shares, task, terminal
 from voxlab.tasks.compare.figures import Figure
-from voxlab.tasks.compare.find import find_runs
+from voxlab.tasks.compare.find import find_runs, search
 from voxlab.tasks.compare.groups import by_task
 from voxlab.tasks.compare.pages import read_notices, read_page
 from voxlab.tasks.compare.runs import Run, read_runs
@@ -127,6 +128,125 @@ def test_the_latest_runs_are_no_comparisons_and_have_not_failed(
         (tmp_path / "outputs" / name / "status.json").write_text(f'{{"state": "{state}"}}')
     with pytest.raises(UserError, match=r"The latest runs: outputs/laughter/a\.\n"):
         find_runs(None, tmp_path)
+
+
+def finish(folder: Path, age: float, state: str = "done", config: str = "") -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    (folder / "status.json").write_text(f'{{"state": "{state}"}}')
+    os.utime(folder / "status.json", (10_000 - age, 10_000 - age))
+
+
+def test_the_latest_runs_are_of_several_tasks_and_may_be_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ages = {"extract/a": 1, "extract/b": 2, "extract/c": 3, "laughter/sweep/0": 9, "laughter/sweep/1": 7, "a2g/d": 50}
+    for name, age in ages.items():
+        finish(tmp_path / "outputs" / name, age)
+    finish(tmp_path / "outputs" / "convert" / "sweep" / "0", 0, "failed")
+    finish(tmp_path / "outputs" / "laughter" / "compared", 0, config="stage: compare\n")
+    (tmp_path / "outputs" / "extract" / "c" / "status.json").write_text("{")
+    with pytest.raises(UserError, match="The latest runs: outputs/a2g/d, outputs/laughter/sweep, outputs/extract/a\\."):
+        find_runs(None, tmp_path)
+    shutil.rmtree(tmp_path / "outputs" / "a2g")
+    with pytest.raises(UserError, match="outputs/laughter/sweep, outputs/extract/b, outputs/extract/a\\."):
+        find_runs(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        ("outputs/laugter/*", "Did you mean runs='outputs/laughter/*'?"),
+        ("output/laughter/sweep", "Did you mean runs='outputs/laughter/sweep'?"),
+        ("outputs/laughter/sweep/7", "outputs/laughter/sweep has the runs 0, 1, 2, 10."),
+        ("outputs/laughter/sweep/7*", "outputs/laughter/sweep has the runs 0, 1, 2, 10."),
+        ("outputs/laughter/weep/*/x", "Did you mean runs='outputs/laughter/sweep/*/x'?"),
+    ],
+)
+def test_what_stands_beside_a_missing_folder_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for job in (0, 1, 2, 10):
+        finish(tmp_path / "outputs" / "laughter" / "sweep" / str(job), 0)
+    for named in (pattern, str(tmp_path / pattern)):
+        with pytest.raises(UserError, match="no such folder") as raised:
+            find_runs(named, tmp_path / "own")
+        assert str(raised.value).splitlines()[1].replace(f"{tmp_path}/", "") == line
+    with pytest.raises(UserError, match=r"no such folder\.\nThe latest runs"):
+        find_runs("outputs/nothing_like_it", tmp_path / "own")
+
+
+COMPARISONS = {
+    "by_task": "task:\n  _target_: voxlab.tasks.compare.task.compare\n  _partial_: true\n",
+    "by_stage": "stage: compare\ntask:\n  _target_: voxlab.tasks.laughter.task.laughter\n",
+}
+
+
+def test_runs_that_compare_are_no_runs_to_compare(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    finish(tmp_path / "runs" / "one", 0, config="stage: fit\nname: stage_compare\n")
+    for name, config in COMPARISONS.items():
+        finish(tmp_path / "runs" / name, 0, config=config)
+    for pattern in ("runs", "runs/*"):
+        found = search([str(tmp_path / pattern), str(tmp_path / "runs")], tmp_path / "own")
+        assert [path.name for path in found.runs] == ["one"]
+        assert sorted(path.name for path in found.left_out) == ["by_stage", "by_task"]
+    for name in COMPARISONS:  # named itself, beside a pattern that leaves it out
+        found = search([str(tmp_path / "runs"), str(tmp_path / "runs" / name)], tmp_path / "own")
+        assert [path.name for path in found.runs] == ["one", name]
+        assert len(found.left_out) == 1
+    with pytest.raises(UserError, match=r"runs=.*/runs/by_\*: nothing to compare: .*themselves compare .*2 in all"):
+        find_runs(str(tmp_path / "runs" / "by_*"), tmp_path / "own")
+    given: dict[str, Any] = {"runs": str(tmp_path / "runs"), "metrics": None, "sort": None, "media": 8}
+    with caplog.at_level("INFO"):
+        assert task.compare(**given, dry_run=True, ranks=Ranks(), run_dir=tmp_path / "own") == {"runs": 1}
+    assert caplog.messages[0] == "left out, since they themselves compare (task=compare, stage=compare): 2"
+
+
+def test_comparisons_are_known_by_what_main_py_writes(outputs: Path) -> None:
+    """The resolved configuration of a real task=compare."""
+    done = compare(outputs, "runs=outputs/one", "hydra.run.dir=again/first")
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    done = compare(outputs, "runs=[outputs/one,again]", "hydra.run.dir=refused")
+    assert done.returncode == 2
+    assert "runs=again: nothing to compare" in done.stderr
+    shutil.copytree(outputs / "outputs" / "one", outputs / "again" / "one")
+    done = compare(outputs, "runs=again/*", "hydra.run.dir=again/second")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("themselves compare (task=compare, stage=compare): 1\n") == 1
+    assert [row["run"] for row in rows_of(outputs / "again" / "second" / "comparison.csv")] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "git.diff", "packages.txt"])
+def test_a_file_that_may_not_be_read_leaves_the_others_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for job in ("a", "b", "c"):
+        finish(tmp_path / "runs" / job, 0, config=f"seed: {ord(job)}\n")
+        (tmp_path / "runs" / job / "metrics.json").write_text('{"score": 4.5}')
+        (tmp_path / "runs" / job / "git.txt").write_text("commit 1234\ndirty True\n")
+        write_run_page(tmp_path / "runs" / job, 2000)
+    closed, read = tmp_path / "runs" / "b" / name, Path.read_text
+    closed.touch()
+
+    def refuse(path: Path, *words: Any, **named: Any) -> str:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *words, **named)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    given: dict[str, Any] = {"runs": str(tmp_path / "runs"), "metrics": None, "sort": None, "media": 8}
+    task.compare(**given, dry_run=False, ranks=Ranks(), run_dir=tmp_path / "own")
+    rows = {row["run"]: row["state"] for row in rows_of(tmp_path / "own" / "comparison.csv")}
+    if name == "report.html":
+        assert set(rows.values()) == {"done"}
+        text = "report.html can't be read, its warnings, clips and plots are not shown: Permission denied (run b)."
+        assert text in read_notices(tmp_path / "own" / "report.html")
+        assert read_page(tmp_path / "own" / "report.html").clips
+    else:
+        assert rows == {"a": "done", "c": "done", "b": f"unreadable: {name}: Permission denied"}
 
 
 def test_a_mistake_in_main_py_is_a_line(outputs: Path) -> None:

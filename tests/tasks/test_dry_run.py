@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests import main_process
 from tests.laughter_stores import write_store
 from tests.tasks import a2g_runs, laughter_runs, motion_runs, tokenizer_runs
 from tests.tasks.feature_fakes import FakeCorpus, FakeFeatures
 from voxlab import sample_copy, schemas
 from voxlab.data.motion_store import find_motion_store, open_motion_store
-from voxlab.errors import UserError
+from voxlab.errors import AuditFailed, TooManyBadItems, UserError
 from voxlab.parallel import Ranks
 from voxlab.tasks import estimate, watch
 from voxlab.tasks.a2g import task as a2g
@@ -137,6 +138,45 @@ def test_the_plan_from_a_copy_names_the_place_of_the_sample(tmp_path: Path, capl
         "100%",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_log_calls_that_are_wrong_are_told_as_ever(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other, handler = logging.getLogger("voxlab.any"), logging.StreamHandler()
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    with caplog.at_level(logging.INFO), sample_copy.copied(str(tmp_path / "x"), write_nothing, tells=False):
+        other.warning("%d files", "many")
+        other.warning("and on")
+    told = capsys.readouterr().err
+    assert "--- Logging error ---" in told
+    assert "Message: '%d files'\nArguments: ('many',)" in told
+    assert told.endswith("and on\n")
+
+
+def write_nothing(root: str) -> None:
+    sample_copy.sample_folder(root).mkdir()
+
+
+@pytest.mark.parametrize("kind", [UserError, TooManyBadItems, AuditFailed])
+def test_errors_of_the_plan_name_the_place_of_the_sample(tmp_path: Path, kind: type[UserError]) -> None:
+    with pytest.raises(kind) as caught, sample_copy.copied(str(tmp_path / "x"), write_nothing, tells=False) as root:
+        raise kind(f"no recording under {root}-sample")
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"no recording under {tmp_path / 'x-sample'}"
+    assert caught.value.exit_code == kind.exit_code
+
+
+def test_a_dry_run_that_finds_nothing_in_the_sample_names_its_place(tmp_path: Path) -> None:
+    words = ["task=extract", "data=audiofolder", "data.source=sample", "data.root=smp", "data.pattern=none/*"]
+    done = main_process.run([*words, "codec.weights=random", "dry_run=true"], tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "no recording under ./smp-sample (it has" in done.stderr
+    assert "voxlab-" not in done.stderr
 
 
 # ---- the tasks -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import soundfile
 import torch
 from encodec.compress import decompress
 
@@ -97,6 +98,26 @@ def test_the_data_set_is_complete(quiet):
     assert (out / "errors.jsonl").read_text() == ""
     assert json.loads((out / "audit.json").read_text())["findings"] == []
     assert "report" in printed
+
+
+def test_the_advice_on_mixed_columns_ends_in_a_clean_audit(weights, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("a_pitch_60_amp_.5", "b_pitch_62_amp_.5", "tone")):
+        tone = 0.3 * np.sin((0.05 + 0.01 * number) * np.arange(9000))
+        soundfile.write(tmp_path / "in" / f"{name}.wav", tone, 24000)
+    settings = {"task": "extract", "data.root": "in", "codec.weights": weights}
+    made = ("producers=[lin,from_filename]",)
+    failed = run(settings, tmp_path / "out", *made, code=1)
+    assert "mixed_columns: without amp, pitch, unlike most: tone.ecdc" in failed
+    (key, columns) = re.findall(r"drop the producer and add (sidecars\.remove)='(\S+)'\)", failed)[0]
+    assert columns == "[amp,pitch]"
+    run(settings, tmp_path / "out", *made, f"{key}={columns}")
+    run(settings, tmp_path / "out", *made, code=1)  # the producer is still there, and makes them again
+    run(settings, tmp_path / "out", "producers=[lin]", f"{key}={columns}")
+    run(settings, tmp_path / "out", "producers=[lin]")
+    assert json.loads((tmp_path / "out/audit.json").read_text())["findings"] == []
+    for path in (tmp_path / "out/tokens").glob("*.cond.json"):
+        assert json.loads(path.read_text())["names"] == ["position"]
 
 
 def test_the_report_says_of_each_clip_what_it_is(quiet):

@@ -149,9 +149,20 @@ def test_sidecars_with_other_columns_fail(stage):
     assert [entry["type"] for entry in findings(stage)] == ["mixed_columns"]
     assert str(caught.value).splitlines()[1:3] == [
         "  mixed_columns: without gain and with tempo, unlike most: a.ecdc",
-        "Give all the same columns (mend names or tables, or leave out the producer with sidecars.mode=overwrite), "
-        "then run all stages again; or choose audit.fail_on=[...].",
+        "Give all the same columns (mend names or tables, or drop the producer and add "
+        "sidecars.remove='[gain,tempo]'), then run all stages again; or choose audit.fail_on=[...].",
     ]
+
+
+def test_only_columns_that_differ_are_to_be_removed(stage):
+    """Sidecars of recordings that are gone don't count, nor do columns that all have."""
+    for name, names in (("a", ("pitch", "odd one")), ("deep/c", ("pitch", "gone"))):
+        npy = stage.out / f"tokens/{name}.cond.npy"
+        frames = len(np.load(npy))
+        write_sidecar(npy, make_values(frames), sha256_of(stage.out / f"tokens/{name}.ecdc"), names=names)
+    there = tuple(AudioItem(name, Path(name), "train", "") for name in IDS if name != "deep/c")
+    with pytest.raises(AuditFailed, match=r"add sidecars\.remove='\[gain,\"odd one\"\]'\) and"):
+        audit(Stage(stage.out, there, Ranks()))
 
 
 def test_tokens_of_recordings_that_are_gone_are_named(stage):
@@ -194,6 +205,7 @@ def test_the_message_is_short_and_names_the_stages(stage):
     assert all(len(line) <= 200 for line in lines)
     assert "there are 2 more types" in lines[0]
     assert lines[4].startswith("Give all the same columns ")
+    assert "sidecars.remove='[column_0,column_1,column_10,column_11,...]')" in lines[4]
     assert lines[5] == "All findings: OUT/audit.txt (also audit.json, audit.csv, audit.html)."
 
 

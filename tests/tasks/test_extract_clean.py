@@ -1,7 +1,10 @@
 """stage=clean of task=extract: what renamed and removed recordings have left goes, and nothing else ever does."""
 
+import errno
 import fcntl
 import json
+import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -143,6 +146,27 @@ def test_what_belongs_to_a_recording_is_never_left_over(tmp_path):
     assert left == {"y.cond.cond.json": "y", "z.ecdc": "z"}
 
 
+def test_an_item_that_is_named_like_a_sidecar_owns_its_own(tmp_path):
+    ends = (".ecdc", ".cond.npy", ".cond.json")
+    for key in ("x", "x.cond", "y.cond"):
+        for end in ends:
+            (tmp_path / f"{key}{end}").touch()
+    mine = {f"x.cond{end}": "x.cond" for end in ends}
+    gone = {f"y.cond{end}": "y.cond" for end in ends}
+    assert without_recording(scan(tmp_path), {"x", "x.cond"}) == gone
+    assert without_recording(scan(tmp_path), {"x"}) == gone | mine
+    (tmp_path / "x.cond.json").unlink()  # then x.cond.cond.json may be that of x, by EncHF_Dataset
+    assert without_recording(scan(tmp_path), {"x"}) == gone | {f"x.cond{end}": "x.cond" for end in ends[:2]}
+
+
+def test_an_item_that_is_named_like_a_sidecar_is_counted_once(extract, root):
+    write_wav(root / "gone.cond.wav", 300.0)
+    extract()
+    (root / "gone.cond.wav").unlink()
+    done = extract("stage=clean")
+    assert (done["items"], done["files"]) == (1, 4)
+
+
 def refused(extract, tmp_path, match: str, *overrides: str) -> None:
     """Check that nothing is removed, anywhere."""
     before = contents(tmp_path)
@@ -183,6 +207,104 @@ def test_recordings_among_the_outputs_are_no_leftovers(extract, root, tmp_path, 
     extract()
     shutil.copytree(root, tmp_path / "out/tokens/more")
     refused(extract, tmp_path, "lie one in the other", f"data.root={tmp_path / place}")
+
+
+@pytest.mark.parametrize("place", ["normalized/kept.wav", "tokens/deeper/kept.wav"])
+def test_recordings_that_are_links_into_the_outputs_are_no_leftovers(extract, root, tmp_path, place):
+    extract()
+    kept = tmp_path / "out" / place
+    kept.parent.mkdir(exist_ok=True)
+    (root / "a.wav").rename(kept)
+    (root / "between.wav").symlink_to(kept)
+    (root / "a.wav").symlink_to("between.wav")
+    refused(
+        extract, tmp_path, rf"the recording {root / 'a.wav'} is a link to {kept}, in the output: nothing is removed"
+    )
+    (tmp_path / "elsewhere.wav").write_bytes(kept.read_bytes())  # links to other places are recordings like any other
+    (root / "between.wav").unlink()
+    (root / "a.wav").unlink()
+    (root / "a.wav").symlink_to(tmp_path / "elsewhere.wav")
+    assert extract("stage=clean", "dry_run=true")["recordings"] == 4
+
+
+def failing(original, *names: str):
+    """Return a function of a path that is refused for these names, as to a user without the right to do that."""
+
+    def call(path, *args, **options):
+        if str(path).endswith(names):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path, *args, **options)
+
+    return call
+
+
+def test_what_cannot_be_removed_is_named_and_the_rest_goes(extract, root, tmp_path, monkeypatch, caplog):
+    extract()
+    (root / "deep").rename(root / "other")
+    out, gone = tmp_path / "out", files_of("deep/b", "deep/down/c")
+    before = contents(out)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(Path, "unlink", failing(Path.unlink, "out/tokens/deep/b.cond.npy"))
+        patch.setattr(Path, "rmdir", failing(Path.rmdir, "out/normalized/deep"))
+        with pytest.raises(UserError) as caught:
+            extract("stage=clean")
+    assert str(caught.value).splitlines() == [
+        f"removed 7 of 8 files from {out}; 1 file and 1 folder could not be removed:",
+        f"  {out}/tokens/deep/b.cond.npy: Permission denied",
+        f"  {out}/normalized/deep: Permission denied",
+        "Mend that (mostly permissions), then run the same command again; dry_run=true lists what is left.",
+    ]
+    stays = {name: data for name, data in before.items() if name not in gone}
+    assert contents(out) == stays | {"tokens/deep/b.cond.npy": before["tokens/deep/b.cond.npy"]}
+    for item in ("deep/b", "deep/down/c"):
+        assert f"  {item}: .wav, .cond.json, .cond.npy, .ecdc (" in caplog.text
+    assert "removed from" not in caplog.text
+    assert extract("stage=clean")["files"] == 1
+    assert contents(out) == stays
+    assert not (out / "tokens/deep").exists()
+
+
+def test_the_list_comes_before_anything_goes(extract, root, monkeypatch, caplog):
+    extract()
+    (root / "a.wav").unlink()
+
+    def interrupted(path, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
+        extract("stage=clean")
+    monkeypatch.undo()
+    assert "  a: .wav, .cond.json, .cond.npy, .ecdc (" in caplog.text
+
+
+@pytest.mark.parametrize("words", [["stage=clean"], ["stage=clean", "dry_run=true"], ["stages=[audit]"]], ids=str)
+@pytest.mark.parametrize("name", ["out/tokens", "out/tokens/deep/down"])
+def test_folders_that_cannot_be_listed_are_named(extract, tmp_path, monkeypatch, words, name):
+    extract()
+    monkeypatch.setattr(os, "scandir", failing(os.scandir, name))
+    with pytest.raises(UserError, match=f"can't list {tmp_path / name}: Permission denied"):
+        extract(*words)
+
+
+def test_files_that_cannot_be_looked_at_are_named(extract, root, tmp_path, monkeypatch):
+    extract()
+    (root / "a.wav").unlink()
+    monkeypatch.setattr(Path, "lstat", failing(Path.lstat, "tokens/a.ecdc"))
+    with pytest.raises(UserError, match=rf"can't look at {tmp_path}/out/tokens/a\.ecdc: Permission denied"):
+        extract("stage=clean")
+
+
+def test_a_sample_that_is_not_there_is_nothing_to_clean(extract, weights, tmp_path):
+    extract()
+    before = contents(tmp_path / "out")
+    words = ["task=extract", f"codec.weights={weights}", "out=out", "data.source=sample", "data.root=in/smp"]
+    told = "there is no sample in in/smp-sample yet, and nothing to clean: the stages write it first"
+    for more in ([], ["dry_run=true"]):
+        done = main_process.run([*words, "stage=clean", *more], tmp_path)
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+        assert contents(tmp_path / "out") == before
+    assert not (tmp_path / "in").exists()
 
 
 def test_two_commands_at_once_are_refused(extract, tmp_path):

@@ -14,6 +14,7 @@ from voxlab import report
 from voxlab.errors import UserError
 from voxlab.metrics.bootstrap import draw_counts, number_clusters
 from voxlab.metrics.events import pool
+from voxlab.tasks.compare.pages import read_notices
 from voxlab.tasks.laughter.compare import compare, difference, plot_shifts, read_jobs
 from voxlab.tasks.laughter.evaluate import evaluate
 
@@ -150,6 +151,19 @@ def test_runs_on_other_episodes_are_not_paired(tmp_path):
     assert row["ap"] is not None
     compare(tmp_path, resamples=100)
     assert "tested on different episodes" in (tmp_path / "comparison.html").read_text()
+
+
+def test_what_the_data_mean_for_the_figures_stands_on_the_comparison_as_on_the_pages_of_the_runs(tmp_path):
+    synthetic = "Synthetic corpus: these figures say nothing about speech."
+    flags = {"sample": True, "random_weights": False}
+    write_run(tmp_path / "0", "Focal", flags=flags)
+    write_run(tmp_path / "1", "BinaryCrossEntropy", flags=flags, fit={"shuffle_labels": True})
+    compare(tmp_path, resamples=0)
+    assert synthetic in read_notices(tmp_path / "1" / "report.html")
+    told = read_notices(tmp_path / "comparison.html")
+    assert told[0] == synthetic
+    assert told[1].startswith("Of 1: Labels were shuffled")
+    assert len(told) == 2
 
 
 def test_undefined_figures_are_shown_as_such(tmp_path):

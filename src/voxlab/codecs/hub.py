@@ -23,8 +23,7 @@ def check_reachable() -> None:
         UnreachableError: no connection opens, each is cut, or HF_HUB_OFFLINE is set.
     """
     import requests
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session  # with the certificates and proxies that it is told of
+    from huggingface_hub import constants, get_session  # with the certificates and proxies that it is told of
 
     if constants.HF_HUB_OFFLINE:
         raise UnreachableError("HF_HUB_OFFLINE=1 keeps from asking the hub")

@@ -64,17 +64,27 @@ def without_recording(tree: Tree, recordings: Collection[str]) -> dict[str, str]
     """
     files = {**tree.tokens}
     files |= {key + VALUES_SUFFIX: key for key in tree.values}
-    files |= {key + META_SUFFIX: _owner(key, recordings) for key in tree.metas}
+    known = {*tree.tokens.values(), *tree.values}
+    files |= {key + META_SUFFIX: _owner(key, tree, known, recordings) for key in tree.metas}
     return {path: key for path, key in files.items() if key not in recordings}
 
 
-def _owner(key: str, known: Collection[str]) -> str:
-    """Return the item of a sidecar's JSON: EncHF_Dataset's name for that of x is x.cond.cond.json."""
-    return key.removesuffix(".cond") if key not in known else key
+def _owner(key: str, tree: Tree, known: Collection[str], recordings: Collection[str]) -> str:
+    """Return the item of a sidecar's JSON: EncHF_Dataset's name for that of x is x.cond.cond.json.
+
+    An item x.cond with files of its own has the same name for its JSON: what a recording x may need stays x's.
+    """
+    short = key.removesuffix(".cond")
+    needed = short in recordings and short not in tree.metas
+    return key if key in recordings or (key in known and not needed) else short
 
 
 def list_files(root: Path) -> list[str]:
-    """Return the paths of all files below a folder; hidden ones are left out, linked folders not entered."""
+    """Return the paths of all files below a folder; hidden ones are left out, linked folders not entered.
+
+    Raises:
+        UserError: a folder can't be listed.
+    """
     return [path for path, _ in _walk(root, "")]
 
 
@@ -94,14 +104,23 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry[st
     """Yield the files of a tree with their paths in it; hidden ones are left out, linked folders not entered."""
     if not os.path.isdir(folder):  # noqa: PTH112 - once for each of many folders
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name, entry
+    for entry in _list(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
+
+
+def _list(folder: Path | str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(
+            f"can't list {folder}: {error.strerror}. Run the command as the user who owns it, or mend its permissions."
+        ) from error
 
 
 def audit_tokens(
@@ -216,9 +235,25 @@ def _check_mixture(files: Collection[AuditedFile]) -> Iterator[Row]:
                 yield file.tokens, file.sidecar, "mixed_codecs", f"{kind}; most files: {usual}"
 
 
+def mixed_columns(found: Audit) -> list[str]:
+    """Return the columns that those sidecars have or lack which the audit finds to have others than most, sorted."""
+    kinds: dict[str, set[str]] = {}
+    for entry in found.findings:
+        kinds.setdefault(entry.tokens, set()).add(entry.type)
+    named = _named([file for file in found.files if "orphan_tokens" not in kinds.get(file.tokens, ())])
+    odd = [names for file, names in named if "mixed_columns" in kinds.get(file.tokens, ())]
+    usual = Counter(names for _, names in named).most_common(1)[0][0] if odd else frozenset[str]()
+    return sorted(frozenset[str]().union(*(names ^ usual for names in odd)))
+
+
+def _named(files: Collection[AuditedFile]) -> list[tuple[AuditedFile, frozenset[str]]]:
+    """Return the files that name their columns, with these."""
+    return [(file, frozenset(file.values.names)) for file in files if file.values and file.values.names is not None]
+
+
 def _check_columns(files: Collection[AuditedFile], told: Collection[str]) -> Iterator[Row]:
     """Report the sidecars with other columns than most; those in `told` lack one that was asked for."""
-    named = [(file, frozenset(file.values.names)) for file in files if file.values and file.values.names is not None]
+    named = _named(files)
     if len({names for _, names in named}) > 1:
         usual, _ = Counter(names for _, names in named).most_common(1)[0]
         for file, names in named:

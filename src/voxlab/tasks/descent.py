@@ -42,6 +42,6 @@ def clip_gradient(module: Any, remedy: str) -> Tensor:
     if module.trainer.precision != "16-mixed" and not bool(torch.isfinite(norm)):
         raise UserError(
             f"step {module.step}: the gradient has the norm {float(norm)}, with optim.lr={module.rate:.3g}. Lower "
-            f"optim.lr, or {remedy}. The last good state is checkpoints/last.ckpt."
+            f"optim.lr, or {remedy}. checkpoints/last.ckpt, if there is one yet, is from before."
         )
     return norm.detach()

@@ -1,5 +1,6 @@
 """Columns that need no file: constants, ramps, and the numbers that stand in file names."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -9,6 +10,11 @@ import numpy as np
 
 from voxlab.errors import UserError
 from voxlab.sidecars.item import Columns, SidecarItem
+
+log = logging.getLogger(__name__)
+
+_AT_START = re.compile(r"(?P<name>[A-Za-z][^\W_]*)_-?(?:\d+\.?\d*|\.\d+)(?=_|$)")
+_told: set[str] = set()  # patterns of `from_filename` that have left out such a start
 
 
 def const(
@@ -105,7 +111,19 @@ def from_filename(
         if name in columns:
             raise ValueError(f"duplicate_names: the file name {item.name} holds {name!r} twice")
         columns[name] = np.full(len(times), _parse(value, name, item.name))
+    first = _AT_START.match(item.name)
+    if first and first["name"] not in columns and pattern not in _told:
+        _told.add(pattern)  # many names may begin so
+        _tell_of_start(pattern, first[0], item.name)
     return columns
+
+
+def _tell_of_start(pattern: str, start: str, name: str) -> None:
+    log.warning(
+        "%s at the start of the file name %s makes no column, and so for all names like it: a column's name stands "
+        "behind a _, as in take_%s. If it is one, rename the files or set producers.from_filename.pattern (now %s).",
+        *(start, name, name, pattern),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -1,43 +1,68 @@
 """Run folders by pattern: runs, sweeps, and whatever folders hold them, in any mix."""
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxlab.errors import UserError
+from voxlab.tasks.compare.advice import advise, near
+from voxlab.tasks.compare.folders import compares, natural, runs_below
 
-_DEPTH = 3  # runs=outputs reaches outputs/<task>/<sweep>/<job>
-_MARKS = ("status.json", ".hydra/config.yaml")  # a copy may lack the one, a job that could not start the other
+
+@dataclass(frozen=True)
+class Found:
+    """What folders and patterns name.
+
+    Args:
+        runs: their folders, each once.
+        left_out: runs that themselves compare, and were not named one by one.
+    """
+
+    runs: list[Path]
+    left_out: list[Path]
 
 
 def find_runs(patterns: str | Sequence[str] | None, own: Path) -> list[Path]:
-    """Return the run folders that folders and glob patterns name, each once, numbers in names in their order.
+    """Return the run folders of `search`."""
+    return search(patterns, own).runs
+
+
+def search(patterns: str | Sequence[str] | None, own: Path) -> Found:
+    """Find the run folders that folders and glob patterns name, each once, numbers in names in their order.
 
     Args:
         patterns: relative to the working directory, or absolute.
         own: folder of the comparison itself, which is none of them.
 
     Raises:
-        UserError: there is no pattern, one matches nothing, or no run is in what it matches.
+        UserError: there is no pattern, one matches nothing, or no run to compare is in what it matches.
     """
     if not patterns:
-        raise UserError(f"task=compare needs run folders.\n{_advice()}")
-    found: dict[Path, Path] = {}
+        raise UserError(f"task=compare needs run folders.\n{advise()}")
+    runs: dict[Path, Path] = {}
+    left_out: dict[Path, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        for folder in _runs_of(pattern, own):
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+        found = _runs_of(pattern, own)
+        for folders, into in ((found.runs, runs), (found.left_out, left_out)):
+            for folder in folders:
+                into.setdefault(folder.resolve(), folder)
+    return Found(list(runs.values()), [folder for place, folder in left_out.items() if place not in runs])
 
 
-def _runs_of(pattern: str, own: Path) -> list[Path]:
+def _runs_of(pattern: str, own: Path) -> Found:
     folders = sorted((match for match in _matches(Path(pattern)) if match.is_dir()), key=natural)
     if not folders:
-        raise UserError(f"runs={pattern}: no such folder.\n{_advice()}")
+        raise UserError(f"runs={pattern}: no such folder.\n{near(pattern)}{advise()}")
     runs = [run for folder in folders for run in runs_below(folder) if run.resolve() != own.resolve()]
     if not runs:
-        raise UserError(f"runs={pattern}: no run in it (a run folder has status.json).\n{_advice()}")
-    return runs
+        raise UserError(f"runs={pattern}: no run in it (a run folder has status.json).\n{advise()}")
+    kept = [run for run in runs if run == Path(pattern) or not compares(run)]
+    if not kept:
+        raise UserError(
+            f"runs={pattern}: nothing to compare: it names only runs that themselves compare (task=compare or "
+            f"stage=compare), {len(runs)} in all.\n{advise()}"
+        )
+    return Found(kept, [run for run in runs if run not in set(kept)])
 
 
 def _matches(pattern: Path) -> Iterable[Path]:
@@ -45,34 +70,3 @@ def _matches(pattern: Path) -> Iterable[Path]:
         return [pattern]
     top = Path(pattern.anchor)
     return top.glob(str(pattern.relative_to(top)))
-
-
-def _advice() -> str:
-    places = (path for path in Path("outputs").glob("*/*/status.json") if path.parts[1] != "compare")
-    recent = sorted((path for path in places if not _failed(path)), key=lambda path: path.stat().st_mtime)[-3:]
-    listed = ", ".join(str(path.parent) for path in recent) or "none here"
-    return f"The latest runs: {listed}.\nGive run folders, a sweep's folder or a pattern: runs='outputs/laughter/*'"
-
-
-def _failed(status: Path) -> bool:
-    return json.loads(status.read_text(encoding="utf-8"))["state"] == "failed"
-
-
-def runs_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
-    """Yield `folder` itself where it is a run, else the runs in it."""
-    if is_run(folder):
-        yield folder
-    elif depth:
-        for child in sorted(folder.iterdir(), key=natural):
-            if child.is_dir() and not child.name.startswith("."):
-                yield from runs_below(child, depth - 1)
-
-
-def is_run(folder: Path) -> bool:
-    """Tell whether a run has begun in this folder."""
-    return any((folder / mark).is_file() for mark in _MARKS)
-
-
-def natural(path: Path) -> list[tuple[str, int]]:
-    """Return a key that sorts shift5 before shift10."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from voxlab.tasks.compare import differences
 from voxlab.tasks.compare.groups import Group
 from voxlab.tasks.compare.labels import label
-from voxlab.tasks.compare.pages import read_notices
+from voxlab.tasks.compare.pages import find_problem, read_notices
 from voxlab.tasks.compare.shares import can_rank
 
+_PAGE = "report.html"
 _DATA = ("data", "store", "stores")  # settings that decide what a run has seen
 _OWN = 8  # different warnings of the runs' own pages
 _NAMES = 12  # of runs in a line
@@ -20,6 +21,7 @@ def about(group: Group, names: Sequence[str]) -> Iterator[str]:
     if data:
         yield f"The runs read different data ({', '.join(data)}): mind that where figures are compared."
     yield from _shares(group)
+    yield from _unreadable(group, names)
     yield from _own(group, names)
 
 
@@ -36,12 +38,22 @@ def _shares(group: Group) -> Iterator[str]:
             )
 
 
+def _unreadable(group: Group, names: Sequence[str]) -> Iterator[str]:
+    """Yield which pages of runs can't be read."""
+    found: dict[str, list[str]] = {}
+    for run, name in zip(group.runs, names, strict=True):
+        if problem := find_problem(run.folder / _PAGE):
+            found.setdefault(problem, []).append(name)
+    for problem, having in found.items():
+        yield f"{_PAGE} can't be read, its warnings, clips and plots are not shown: {problem} ({_list(having)})."
+
+
 def _own(group: Group, names: Sequence[str]) -> Iterator[str]:
     """Yield the warnings that stand on the pages of the runs, each once with the runs that have it."""
     found: dict[str, list[str]] = {}
     measured = [(run, name) for run, name in zip(group.runs, names, strict=True) if run.figures]
     for run, name in measured:
-        for text in dict.fromkeys(read_notices(run.folder / "report.html")):
+        for text in dict.fromkeys(read_notices(run.folder / _PAGE)):
             found.setdefault(text, []).append(name)
     for text, having in list(found.items())[:_OWN]:
         is_all = len(having) == len(measured) > 1

@@ -30,18 +30,29 @@ class Page:
 
 
 def read_page(path: Path) -> Page:
-    """Read a page that `report.write_report` wrote; one that isn't there has nothing."""
+    """Read a page that `report.write_report` wrote; one that isn't there, or can't be read, has nothing."""
     reader = _Reader()
-    if path.is_file():
-        reader.feed(path.read_text(encoding="utf-8", errors="backslashreplace"))
-        reader.close()
+    reader.feed(_read(path)[0])
+    reader.close()
     return reader.page
 
 
 def read_notices(path: Path) -> list[str]:
-    """Return the warnings that `report.notice` put on a page; of one that isn't there, none."""
-    text = path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
-    return [html.unescape(found.replace("<wbr>", "")) for found in _WARNING.findall(text)]
+    """Return the warnings that `report.notice` put on a page; of one that isn't there, or can't be read, none."""
+    return [html.unescape(found.replace("<wbr>", "")) for found in _WARNING.findall(_read(path)[0])]
+
+
+def find_problem(path: Path) -> str:
+    """Return why a page can't be read; "" where it can be, or isn't there."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """Return the text of a page and why it can't be read: one bad page must not keep the runs from being compared."""
+    try:
+        return (path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""), ""
+    except OSError as error:
+        return "", error.strerror or str(error)
 
 
 class _Reader(HTMLParser):

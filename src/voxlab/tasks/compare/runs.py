@@ -84,6 +84,14 @@ class _Files:
     def json(self, name: str) -> dict[str, Any]:
         return self.read(name, read_object, {})
 
+    def text(self, name: str) -> str:
+        path = self.folder / name
+        try:
+            return path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
+        except OSError as error:
+            self.problems.append(f"{name}: {error.strerror or error}")
+            return ""
+
     def yaml(self, name: str) -> dict[str, Any]:
         return self.read(name, lambda path: read_object(path, _parse_yaml), {})
 
@@ -130,6 +138,7 @@ def _read(files: _Files, label: str, words: Sequence[str], shared: set[str]) -> 
     status = files.read("status.json", read_status, {})
     metrics, known = files.json("metrics.json"), files.json("env.json")
     history = files.read(FILE, read_history, [])
+    code, packages = _code(files, known), _packages(files)
     state = f"unreadable: {'; '.join(files.problems)}" if files.problems else _state(files.folder, status)
     own = " ".join(word for word in words if word not in shared and _describes(word))
     return Run(
@@ -147,8 +156,8 @@ def _read(files: _Files, label: str, words: Sequence[str], shared: set[str]) -> 
         choices=choices,
         words=words,
         figures=read_figures(metrics) if state == "done" else {},
-        code=_code(files.folder, known),
-        packages=_packages(files.folder),
+        code=code,
+        packages=packages,
         history=history,
     )
 
@@ -188,23 +197,19 @@ def _task_of(config: Mapping[str, Any]) -> str:
     return target.split(".")[2] if target.startswith(_TASKS) else "unknown"
 
 
-def _code(folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+def _code(files: _Files, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the commit, marked with a hash of what was changed since, and what of the machine may matter."""
-    lines = (line.partition(" ") for line in _text(folder / "git.txt").splitlines())
+    lines = (line.partition(" ") for line in files.text("git.txt").splitlines())
     git = {name: value for name, _, value in lines if name in ("commit", "dirty")}
     commit = git.get("commit", "unknown")[:_SHORT]
     if git.get("dirty") == "True":
-        commit += f" changed ({hashlib.sha256(_text(folder / 'git.diff').encode()).hexdigest()[:6]})"
+        commit += f" changed ({hashlib.sha256(files.text('git.diff').encode()).hexdigest()[:6]})"
     return {"commit": commit, **{name: known.get(name) for name in ("python", "torch", "device", "gpus", "world")}}
 
 
-def _packages(folder: Path) -> dict[str, str]:
-    pairs = (line.partition("==") for line in _text(folder / "packages.txt").splitlines())
+def _packages(files: _Files) -> dict[str, str]:
+    pairs = (line.partition("==") for line in files.text("packages.txt").splitlines())
     return {name: version for name, _, version in pairs}
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
 
 
 def _parse_yaml(text: str) -> Any:

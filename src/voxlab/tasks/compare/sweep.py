@@ -4,7 +4,7 @@ from pathlib import Path
 
 from voxlab.storage import write_settled
 from voxlab.tasks.compare import page
-from voxlab.tasks.compare.find import runs_below
+from voxlab.tasks.compare.folders import runs_below
 from voxlab.tasks.compare.groups import by_task
 from voxlab.tasks.compare.runs import Run, read_runs
 

@@ -44,11 +44,14 @@ def compare(
     if not ranks.is_first:
         return {}
     from voxlab.tasks.compare import figures, page, terminal
-    from voxlab.tasks.compare.find import find_runs
+    from voxlab.tasks.compare.find import search
     from voxlab.tasks.compare.groups import by_task
     from voxlab.tasks.compare.runs import read_runs
 
-    found = read_runs(find_runs(runs, run_dir))
+    places = search(runs, run_dir)
+    if places.left_out:
+        log.info("left out, since they themselves compare (task=compare, stage=compare): %d", len(places.left_out))
+    found = read_runs(places.runs)
     if dry_run:
         log.info("%d runs to compare:\n  %s", len(found), "\n  ".join(f"{run.folder}: {run.state}" for run in found))
         return {"runs": len(found)}

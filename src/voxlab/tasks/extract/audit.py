@@ -5,6 +5,7 @@ Writes audit.txt, audit.json, audit.csv and audit.html; a folder that has not ch
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,16 +16,17 @@ from voxlab.errors import AuditFailed, UserError
 from voxlab.ledger import FOLDER, stats
 from voxlab.parallel import gather
 from voxlab.progress import BulkProgress
-from voxlab.sidecars.audit import audit_tokens, check_choices, list_stamps, scan
+from voxlab.sidecars.audit import audit_tokens, check_choices, list_stamps, mixed_columns, scan
 from voxlab.sidecars.audit_report import SEVERITIES, describe, render_csv, render_text, summarise
 from voxlab.sidecars.audit_types import TYPES, Audit, Expectation, Finding
 from voxlab.tasks.extract.audit_page import build_page
 from voxlab.tasks.extract.stage import DATASET, TOKENS, Outcome, Stage
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 TEXT, JSON, CSV, PAGE = REPORTS = ("audit.txt", "audit.json", "audit.csv", "audit.html")
 STATE, LISTING = "audit.json", "manifest.csv"
 _SHOWN, _FILES, _WIDTH = 3, 4, 200  # types of findings in the message of a failed audit, files and letters of each
+_NAMES = 42  # letters of the names of columns in its advice
 # The stage that makes files anew which have findings of these types; for ranges it is the recordings that are to blame.
 _NO_STAGE = {"range_below_min", "range_above_max", "auditor_error", "orphan_sidecar", "orphan_tokens", "mixed_columns"}
 _AGAIN = {
@@ -32,9 +34,9 @@ _AGAIN = {
     **dict.fromkeys(("bad_ecdc", "codes_out_of_range", "mixed_codecs"), "encode"),
     "dataset_mismatch": "build",
 }
-_BY_HAND = {  # faults that no stage mends: their message lists the files, and says this
-    "mixed_columns": "give all the same columns (mend names or tables, or leave out the producer with "
-    "sidecars.mode=overwrite)",
+_BY_HAND = {  # faults that no stage mends: their message lists the files, and says this ({}: of the conclusion)
+    "mixed_columns": "give all the same columns (mend names or tables, or drop the producer and add "
+    "sidecars.remove='[{mixed}]')",
     "orphan_tokens": "remove what has no recording (the same command with stage=clean; dry_run=true lists it)",
 }
 
@@ -76,7 +78,7 @@ def audit(
     chosen = None if fail_on is None else tuple(fail_on)
     check_choices(expect, chosen or ())
     # The first rank works alone; what stops it has to stop the others too, which would wait for it forever.
-    conclusion = _audit(stage, expect, chosen) if stage.ranks.is_first else {}
+    conclusion = _attempt(stage, expect, chosen) if stage.ranks.is_first else {}
     conclusion = gather(stage.ranks, conclusion)[0]
     if "problem" in conclusion:
         raise UserError(conclusion["problem"])
@@ -113,6 +115,13 @@ def _pairs(ranges: Mapping[str, Sequence[float | None]]) -> dict[str, tuple[floa
     return {name: (pair[0], pair[1]) for name, pair in ranges.items()}
 
 
+def _attempt(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> Conclusion:
+    try:
+        return _audit(stage, expect, fail_on)
+    except UserError as error:
+        return {"problem": str(error)}
+
+
 def _audit(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> Conclusion:
     """Return the conclusion of this audit, or of the last one where nothing has changed since."""
     if stage.dry_run:
@@ -124,10 +133,7 @@ def _audit(stage: Stage, expect: Expectation, fail_on: Sequence[str] | None) -> 
     reports = [stage.out / name for name in REPORTS]
     if state.get("made_from") == made_from and state["reports"] == stats(reports):
         return state["conclusion"] | {"fresh": False}
-    try:
-        found = _read_all(stage, expect, fail_on)
-    except UserError as error:
-        return {"problem": str(error)}
+    found = _read_all(stage, expect, fail_on)
     conclusion = _conclude(found)
     _write_reports(stage.out, found)
     state = {"made_from": made_from, "reports": stats(reports), "conclusion": conclusion}
@@ -166,7 +172,15 @@ def _conclude(found: Audit) -> Conclusion:
         first[entry.severity].setdefault(entry.type, example)
     counts = {severity: found.count(severity) for severity in SEVERITIES}
     by_hand = {kind: _list_files([entry for entry in found.findings if entry.type == kind]) for kind in _BY_HAND}
-    return {"totals": summarise(found), "counts": counts, "first": first, "by_hand": by_hand}
+    mixed = _spell(mixed_columns(found))
+    return {"totals": summarise(found), "counts": counts, "first": first, "by_hand": by_hand, "mixed": mixed}
+
+
+def _spell(columns: Sequence[str]) -> str:
+    """Return names of columns as they are typed in a list on the command line, as many as a line of a message holds."""
+    names = [name if re.fullmatch(r"[A-Za-z_]\w*", name) else json.dumps(name, ensure_ascii=False) for name in columns]
+    shown = [name for count, name in enumerate(names) if count == 0 or len(",".join(names[: count + 1])) <= _NAMES]
+    return ",".join([*shown, *(["..."] if len(shown) < len(names) else [])])
 
 
 def _list_files(findings: Sequence[Finding]) -> str:
@@ -219,14 +233,14 @@ def _explain(out: Path, conclusion: Conclusion, failing: Sequence[str]) -> str:
             f"audit of {out}: errors: {totals['errors']}, warnings: {totals['warnings']}; {totals['ok_files']} of "
             f"{totals['files']} token files are OK{more}.",
             *shown,
-            _advise({kind for _, kind, _ in found}),
+            _advise({kind for _, kind, _ in found}).format_map(conclusion),
             f"All findings: {out / TEXT} (also {JSON}, {CSV}, {PAGE}).",
         ]
     )
 
 
 def _advise(kinds: Collection[str]) -> str:
-    """Say what to do about errors of these types."""
+    """Say what to do about errors of these types; entries of the conclusion stand in braces."""
     by_hand = " and ".join(text for kind, text in _BY_HAND.items() if kind in kinds)
     again = [name for name in ("encode", "sidecars", "build") if name in {_AGAIN.get(kind) for kind in kinds}]
     if by_hand:

@@ -6,13 +6,13 @@ python main.py task=extract data=audiofolder data.root=DIR out=OUT stage=clean d
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from voxlab import storage
-from voxlab.data.items import AudioCorpus
-from voxlab.data.names import inflected
+from voxlab import sample_copy, storage
+from voxlab.data.items import AudioCorpus, AudioItem
+from voxlab.data.names import inflected, listed
 from voxlab.errors import UserError
 from voxlab.ledger import locked
 from voxlab.parallel import Ranks, gather
@@ -30,7 +30,7 @@ def clean(corpus: AudioCorpus, out: Path, *, overwrite: bool, dry_run: bool, ran
     """Remove token files, sidecars and normalized audio of recordings that the corpus has no more; nothing else.
 
     The rule is that of the audit. The corpus is only listed: nothing is written, fetched or changed there. The next run
-    of the stages brings manifest, data set and audit up to date.
+    of the stages brings manifest, data set and audit up to date. The log names each file before the first one goes.
 
     Args:
         corpus: all recordings that there are.
@@ -45,7 +45,7 @@ def clean(corpus: AudioCorpus, out: Path, *, overwrite: bool, dry_run: bool, ran
     Raises:
         UserError: `out` was not made by the stages, there are no recordings, none of them has anything in `out` (their
             disk may be missing), more would be removed than stays (they may not all be listed), they lie in one of the
-            folders that are cleaned, or a file can't be removed.
+            folders that are cleaned, or files can't be removed (all others are).
     """
     if storage.read_manifest(out) is None:
         raise UserError(
@@ -65,16 +65,19 @@ def _attempt(corpus: AudioCorpus, out: Path, overwrite: bool, dry_run: bool) -> 
         return _clean(corpus, out, overwrite, dry_run)
     except UserError as error:
         return {"problem": str(error)}
+    except PermissionError as error:
+        who = "Run the command as the user who owns it, or mend its permissions."
+        return {"problem": f"can't look at {error.filename}: {error.strerror}. {who}"}
 
 
 def _clean(corpus: AudioCorpus, out: Path, overwrite: bool, dry_run: bool) -> dict[str, Any]:
-    recordings = {item.id for item in corpus.items()}
-    _refuse_overlap(corpus.folder, out)
+    _refuse_unwritten(corpus)
+    items = corpus.items()
+    recordings = {item.id for item in items}
+    _refuse_overlap(corpus.folder, items, out)
     left = find_left_over(out, recordings)
     _refuse_most(corpus, out, recordings, left, overwrite)
     sizes = {item_id: sum(path.lstat().st_size for path in paths) for item_id, paths in left.items()}
-    if not dry_run:
-        _remove(out, [path for paths in left.values() for path in paths])
     outcome = {
         "out": str(out),
         "recordings": len(recordings),
@@ -83,6 +86,10 @@ def _clean(corpus: AudioCorpus, out: Path, overwrite: bool, dry_run: bool) -> di
         "bytes": sum(sizes.values()),
     }
     log.info("\n%s", "\n".join(_describe(out, left, sizes, outcome, dry_run)))
+    if left and not dry_run:
+        _remove(out, [path for paths in left.values() for path in paths])
+        again = "The same command without stage=clean brings manifest, data set and audit up to date."
+        log.info("removed from %s: %s\n%s", out, _amount(outcome), again)
     return outcome
 
 
@@ -122,27 +129,69 @@ def _refuse_most(
     )
 
 
-def _refuse_overlap(source: Path, out: Path) -> None:
-    """Stop where recordings could be taken for outputs."""
+def _refuse_unwritten(corpus: AudioCorpus) -> None:
+    sample = sample_copy.find_unwritten(corpus)
+    if sample is not None:
+        raise UserError(
+            f"there is no sample in {sample} yet, and nothing to clean: the stages write it first (the same command "
+            "without stage=clean). For recordings of your own, set data.source=disk and data.root=DIR."
+        )
+
+
+def _refuse_overlap(source: Path, items: Sequence[AudioItem], out: Path) -> None:
+    """Stop where recordings could be taken for outputs, also those that are links to what lies there."""
     folder = source.resolve()
-    for place in ((out / name).resolve() for name in _FOLDERS):
+    places = [(out / name).resolve() for name in _FOLDERS]
+    for place in places:
         if place == folder or place in folder.parents or folder in place.parents:
             raise UserError(
                 f"the recordings ({source}) and the output ({place}) lie one in the other: nothing is removed, since a "
                 "recording could be taken for an output. Keep data.root and out apart."
             )
+    for item in items:
+        target = Path(os.path.realpath(item.path))  # resolve() fails for links in a circle, which lead to no file
+        if any(place in target.parents for place in places):
+            raise UserError(
+                f"the recording {item.path} is a link to {target}, in the output: nothing is removed, since the "
+                "recording could go with it. Put the file itself in place of the link, or choose another out=..."
+            )
 
 
 def _remove(out: Path, paths: Sequence[Path]) -> None:
-    """Delete files, and the folders that are empty without them."""
-    for path in paths:
-        with storage.explained(path):
-            path.unlink(missing_ok=True)
+    """Delete files, and the folders that are empty without them; go on where one can't be deleted.
+
+    Raises:
+        UserError: names what could not be removed, and why.
+    """
     keep = {out / name for name in _FOLDERS}
-    for folder in sorted({parent for path in paths for parent in _above(path, keep)}, reverse=True):  # inner ones first
-        if not os.listdir(folder):  # noqa: PTH208 - no list of paths is needed
-            with storage.explained(folder):
+    folders = {parent for path in paths for parent in _above(path, keep)}
+    stuck: dict[Path, str] = {}
+    for path in paths:
+        with _noted(path, stuck):
+            path.unlink(missing_ok=True)
+    stuck_files = len(stuck)
+    for folder in sorted(folders, reverse=True):  # inner ones first
+        with _noted(folder, stuck):
+            if not os.listdir(folder):  # noqa: PTH208 - no list of paths is needed
                 folder.rmdir()
+    if stuck:
+        what = inflected("{} [file|files]", stuck_files)
+        what += inflected(" and {} [folder|folders]", len(stuck) - stuck_files) if len(stuck) > stuck_files else ""
+        raise UserError(
+            f"removed {len(paths) - stuck_files} of {inflected('{} [file|files]', len(paths))} from {out}; "
+            f"{what} could not be removed:\n  "
+            + listed([f"{path}: {reason}" for path, reason in stuck.items()], "\n  ")
+            + "\nMend that (mostly permissions), then run the same command again; dry_run=true lists what is left."
+        )
+
+
+@contextlib.contextmanager
+def _noted(path: Path, stuck: dict[Path, str]) -> Iterator[None]:
+    """Note why the operating system refuses to delete `path`, in a block that does so."""
+    try:
+        yield
+    except OSError as error:
+        stuck[path] = error.strerror or str(error)
 
 
 def _above(path: Path, keep: Collection[Path]) -> list[Path]:
@@ -165,9 +214,11 @@ def _describe(
         f" ({estimate.spell_size(sizes[item_id])})"
         for item_id, paths in left.items()
     ]
-    count = inflected(f"{{}} [item|items] without recording, {outcome['files']} files", len(left))
-    amount = f"{count}, {estimate.spell_size(outcome['bytes'])}"
-    if dry_run:
-        return [*lines, f"to remove from {out}: {amount}; without dry_run=true they are deleted"]
-    again = "The same command without stage=clean brings manifest, data set and audit up to date."
-    return [*lines, f"removed from {out}: {amount}", again]
+    hint = "; without dry_run=true they are deleted" if dry_run else ""
+    return [*lines, f"to remove from {out}: {_amount(outcome)}{hint}"]
+
+
+def _amount(outcome: Mapping[str, Any]) -> str:
+    items = inflected("{} [item|items] without recording", outcome["items"])
+    files = inflected("{} [file|files]", outcome["files"])
+    return f"{items}, {files}, {estimate.spell_size(outcome['bytes'])}"

@@ -26,7 +26,7 @@ from voxlab.tasks.laughter.charts import GREY, add_reference, add_shared_legend,
 from voxlab.tasks.laughter.labels import label
 from voxlab.tasks.laughter.measures import draw_ranking
 from voxlab.tasks.laughter.outputs import read_predictions
-from voxlab.tasks.laughter.report import interval_text
+from voxlab.tasks.laughter.report import caveats, interval_text
 from voxlab.tasks.train_tokenizer.files import write_csv
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,12 @@ def _row(job: Job) -> dict[str, Any]:
 
 
 def _notices(jobs: Sequence[Job]) -> Iterator[Section]:
+    having: dict[str, list[str]] = {}
+    for job in jobs:
+        for text in caveats(job.metrics):
+            having.setdefault(text, []).append(job.folder.name)
+    for text, names in having.items():
+        yield report.notice(text if len(names) == len(jobs) else f"Of {', '.join(names)}: {text}")
     stores = {json.dumps(job.metrics.get("features"), sort_keys=True) for job in jobs}
     if len(stores) > 1:
         yield report.notice("The runs read different features.", "info")

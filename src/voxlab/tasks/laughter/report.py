@@ -89,11 +89,16 @@ def _notices(splits: Mapping[str, SplitMeasures], summary: Mapping[str, Any]) ->
             yield report.notice(f"{name}: no intervals ({split.resampling.reason}).", "info")
     if summary["calibration/reason"]:
         yield report.notice(f"Probabilities are not calibrated: {summary['calibration/reason']}.", "info")
+    yield from map(report.notice, caveats(summary))
+
+
+def caveats(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the data of a run and its training mean for its figures, from its metrics.json."""
     for flag, text in _FLAGS.items():
         if summary.get("flags", {}).get(flag):
-            yield report.notice(text)
+            yield text
     if summary.get("fit", {}).get("shuffle_labels"):
-        yield report.notice("Labels were shuffled (fit.shuffle_labels): nothing can be learned, AUROC must be 0.5.")
+        yield "Labels were shuffled (fit.shuffle_labels): nothing can be learned, AUROC must be 0.5."
 
 
 def _facts(splits: Mapping[str, SplitMeasures]) -> Section:

@@ -193,7 +193,7 @@ class TokenizerModule(LightningModule):
             return
         raise UserError(
             f"step {self.step}: the loss is {float(loss):.4g} with a gradient of norm {float(norm):.4g} on segments of "
-            f"{', '.join(self._ids[:16])}.\nThe last good state is checkpoints/last.ckpt. Lower optim.lr "
+            f"{', '.join(self._ids[:16])}.\ncheckpoints/last.ckpt, if there is one yet, is from before. Lower optim.lr "
             f"(now {self.optim.lr:g}), or leave out such steps with fit.on_nan=skip"
             f"{f' ({MAX_SKIPPED} were left out already)' if self.fit.on_nan == 'skip' else ''}."
         )
