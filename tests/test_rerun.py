@@ -179,7 +179,7 @@ def test_settings_that_today_has_not_are_named(place: Path, tmp_path: Path) -> N
         (["rerun=empty"], "rerun=empty: no run folder (it has no config.yaml"),
         (["rerun=first", "task=extract"], "task=extract: rerun= repeats the task of first"),
         (["rerun=first", "experiment=quickstart"], "experiment=quickstart: rerun= repeats"),
-        (["-m", "rerun=first", "seed=1,2"], "rerun= repeats one run, not a sweep"),
+        (["-m", "rerun=first", "seed=1,2"], "python main.py rerun=first seed=$s; done"),
         (["rerun=first", "hydra.run.dir=first"], "To go on in its own, write resume=first"),
         (["rerun=first", "colour=red"], "colour: there is no such key"),
     ],

@@ -80,6 +80,8 @@ def test_the_folder_alone_says_how_a_run_goes_on(tmp_path: Path) -> None:
     assert _json(folder / "metrics.json")["folder"] == str(folder)
     assert not (tmp_path / "outputs").exists()
 
+    same = main_process.run(["task=convert", "resume=a run"], tmp_path)  # the same task is no other configuration
+    assert same.returncode == 0, same.stderr
     refused = main_process.run(["resume=a run", "seed=5"], tmp_path)
     assert refused.returncode == 2
     assert "seed: 4 -> 5" in refused.stderr

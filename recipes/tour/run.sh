@@ -14,7 +14,7 @@ mkdir -p "$out/log"
 run() { # name of the run, settings ...
     local name=$1
     shift
-    echo "== $name: python main.py $*"
+    echo "== $name: python main.py$(printf ' %q' "$@")"
     "$python" main.py "$@" "hydra.run.dir=$out/runs/$name" logger=none
 }
 

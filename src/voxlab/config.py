@@ -244,8 +244,9 @@ def _replay(words: list[str], *, sweep: bool) -> None:
     """
     if sweep:
         raise UserError(
-            "rerun= repeats one run, not a sweep (-m).\nTo repeat a sweep, type its command again: it stands in "
-            "command.txt of each of its jobs."
+            "rerun= repeats one run, not a sweep (-m).\nTo repeat a run with several values, write a line for each: "
+            f"for s in 1 2; do python main.py rerun={rerun.folder_of(words)} seed=$s; done\n"
+            "To repeat a sweep, type its command again: it stands in command.txt of each of its jobs."
         )
     _take(words, rerun.expand(words, _options(CONF)))
 

@@ -61,9 +61,14 @@ def go_on(words: list[str], groups: Collection[str]) -> list[str]:
         groups: names of the groups.
     """
     folder = Path(folder_of(words, _RESUME) or "")
-    if not (folder / _WORDS).is_file() or any(_key(word) in ("task", "experiment") for word in words):
+    if not (folder / _WORDS).is_file():
         return words
-    return [*_kept(read_words(folder), words, ("resume", "dry_run"), groups), *words]
+    earlier = read_words(folder)
+    choices = [word for word in words if _key(word) in ("task", "experiment")]
+    if not set(choices) <= set(earlier):
+        return words  # of another run: what differs is told
+    words = [word for word in words if word not in choices]
+    return [*_kept(earlier, words, ("resume", "dry_run"), groups), *words]
 
 
 def _kept(earlier: list[str], others: list[str], dropped: Iterable[str], groups: Collection[str]) -> list[str]:

@@ -234,17 +234,21 @@ def test_a_finished_run_is_only_evaluated_again(trained: tuple[Path, dict[str, A
     assert all(torch.equal(before[name], value) for name, value in state(folder).items())
 
 
-def test_patience_ends_a_run_and_the_best_stays(store: Path, tmp_path: Path) -> None:
+def test_patience_ends_a_run_and_the_best_stays(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No epoch is better than the first by 1, so the third is the last."""
+    caplog.set_level("INFO")
     summary = run(store, tmp_path / "run", fit={"patience": 2, "min_delta": 1.0}, trainer={"max_epochs": 20})
     validations = [row for row in read_history(tmp_path / "run" / FILE) if "val/ap" in row]
     assert len(validations) == 3
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["voxlab"]["step"] == validations[0]["step"] == summary["steps_per_epoch"]
+    assert caplog.text.count("ends after epoch 3 of 20: no better val/ap in the last 2 (fit.patience=2;") == 1
 
 
-def test_steps_can_be_limited(store: Path, tmp_path: Path) -> None:
+def test_steps_can_be_limited(store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     run(store, tmp_path / "run", trainer={"max_steps": 5, "max_epochs": None})
+    assert "ends after epoch" not in caplog.text
     rows = read_history(tmp_path / "run" / FILE)
     assert [row["step"] for row in rows if "val/ap" in row] == [5]
 

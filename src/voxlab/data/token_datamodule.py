@@ -34,8 +34,8 @@ class TokenDataModule(LightningDataModule):
         columns: conditioning columns, in this order; None: all.
         normalize: "standard", "minmax" or None, by the statistics of `train_split`.
         train_split: name of the split.
-        val_split: name of the split; None: no validation.
-        test_split: name of the split; None: no test.
+        val_split: name of the split, "validation" for example; None: no validation.
+        test_split: name of the split, "test" for example; None: no test.
         num_workers: processes that read, besides the main one.
         seed: of the windows and their order.
         codec: adds `wav` (B, C, T) float32 and `wav_lengths` (B,) to each batch, decoded in the main process.

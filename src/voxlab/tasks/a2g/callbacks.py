@@ -14,6 +14,7 @@ from voxlab.tasks.a2g.module import A2gModule
 from voxlab.tasks.a2g.validation import validate
 from voxlab.tasks.a2g.windows import Windows
 from voxlab.tasks.checkpoints import keep
+from voxlab.tasks.early_stopping import is_over
 from voxlab.tasks.history import History
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,8 @@ class Progress(Callback):
             keep(trainer, self.run_dir, self.ranks, is_best=ends and self.best.get("step") == step)
 
     def _is_over(self, module: A2gModule) -> bool:
-        """Tell whether the run is at its end, by its steps or because the latest validations brought nothing."""
-        patience, scores = module.fit.patience, module.scores
-        waited = len(scores) - 1 - best_of(scores) if scores else 0
-        return module.step >= module.max_steps or (patience is not None and waited >= patience)
+        best = best_of(module.scores) if module.scores else 0
+        return is_over(module, best, tells=self.ranks.is_first)
 
     def _log_step(self, module: A2gModule) -> None:
         values = torch.stack([value.double().cpu() for value in module.train_log.values()]).tolist()

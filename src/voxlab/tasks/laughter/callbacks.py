@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 
 from voxlab.parallel import Ranks, gather
 from voxlab.tasks.checkpoints import CHECKPOINTS, LAST, keep
+from voxlab.tasks.early_stopping import is_over
 from voxlab.tasks.history import History
 from voxlab.tasks.laughter.data import View
 from voxlab.tasks.laughter.module import LaughterModule
@@ -68,10 +69,8 @@ class Progress(Callback):
             keep(trainer, self.run_dir, self.ranks, is_best=ends and self.best.get("step") == step)
 
     def _is_over(self, module: LaughterModule) -> bool:
-        """Tell whether the run is at its end, by its steps or because the latest validations brought nothing."""
-        patience, scores = module.fit.patience, module.scores
-        waited = len(scores) - 1 - module.fit.best_of(scores) if scores else 0
-        return module.step >= module.max_steps or (patience is not None and waited >= patience)
+        best = module.fit.best_of(module.scores) if module.scores else 0
+        return is_over(module, best, tells=self.ranks.is_first)
 
     def _log_step(self, module: LaughterModule) -> None:
         sums = {name: float(value) for name, value in module.train_log.items()}
