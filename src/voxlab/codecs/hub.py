@@ -5,6 +5,7 @@ packets. Only the opening of a connection is timed here: one that opens may be a
 """
 
 import logging
+import sys
 from urllib.parse import urlsplit
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def check_reachable() -> None:
     if constants.HF_HUB_OFFLINE:
         raise UnreachableError("HF_HUB_OFFLINE=1 keeps from asking the hub")
     place, reason = urlsplit(constants.ENDPOINT).hostname, ""
+    handled = sys.exception()  # the caller asks since a file isn't in the cache: no reason of the connection's
     for _ in range(_TRIES):
         try:
             get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
@@ -37,9 +39,9 @@ def check_reachable() -> None:
         except requests.Timeout:
             return  # connected, and slow
         except requests.exceptions.ProxyError as error:
-            reason = f"the proxy: {_innermost(error)}"
+            reason = f"the proxy: {_innermost(error, handled)}"
         except requests.ConnectionError as error:
-            reason = _innermost(error)
+            reason = _innermost(error, handled)
     raise UnreachableError(f"{place} can't be reached ({reason})")
 
 
@@ -51,7 +53,7 @@ def warn_unless_known(repo: str, name: str, why: UnreachableError) -> None:
         _log.warning("%s: whether it has %s isn't known, as %s; taken as absent", repo, name, why)
 
 
-def _innermost(error: BaseException) -> str:
-    while error.__context__ is not None:
+def _innermost(error: BaseException, handled: BaseException | None) -> str:
+    while error.__context__ is not None and error.__context__ is not handled:
         error = error.__context__
     return str(error)[:200]
