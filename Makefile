@@ -4,12 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
-# One thread a worker, one worker more than cores, since tests wait for the programs that they start (four at most, for
-# their memory). They take over from one another in long runs of tests: what the tests of a file share is seldom made
-# again. Bytecode is kept, whatever the shell says: the suite starts hundreds of processes, and each would compile the
-# package again.
-WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count()))(0))))")
-PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# One thread a worker, as many workers as cores (four at most, for their memory), which take over from one another in
+# long runs of tests: what the tests of a file share is made twice at most. Bytecode is kept, whatever the shell says:
+# the suite starts hundreds of processes, and each would compile the package again.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 .PHONY: help setup check test test-all demo bench docs clean
 
